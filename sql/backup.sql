@@ -1,0 +1,13 @@
+-- All of the queue is the user's data: pg_dump takes it along, sequences included.
+SELECT pg_catalog.pg_extension_config_dump('mq_msgs', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_ready', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_scheduled', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_blocked', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_dead', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_claims', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_chains', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_heads', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_idle_channels', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_settings', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_position', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_claim_number', '');

@@ -1,0 +1,187 @@
+-- Purpose: claim jobs that can run now; each is held by the caller until its lease is over.
+-- Arguments: channel_names, whose jobs to claim (NULL: all); batch_size, how many at most (1 to
+--          10000); lease, the least time for which to hold them (NULL: each job's backoff decides);
+--          worker, a name to show who holds them (NULL: the session's application_name).
+-- Returns: a row for each claimed job, smallest priority first, wait_time 0; attempt is the fence to
+--          pass to mq_complete, mq_fail and the others; is_committed is always true (reservations are
+--          not handed out). With nothing to claim, one row of NULLs whose wait_time says how long until something
+--          may be due (NULL: nothing is scheduled).
+-- Fairness: channels (name and arguments) take turns. The session goes round them from where its
+--          last poll left off (the setting sqlxmq.ring_position), and takes an equal share of each.
+-- Locks:   the claimed jobs' tickets, never waiting for another poll.
+-- Errors:  22023 or 22004 for a bad argument.
+-- Callers: worker, operator.
+CREATE FUNCTION mq_poll(
+    channel_names text[],
+    batch_size    integer DEFAULT 1,
+    lease         interval DEFAULT NULL,
+    worker        text DEFAULT NULL
+) RETURNS TABLE (
+    id               uuid,
+    is_committed     boolean,
+    name             text,
+    payload_json     text,
+    payload_bytes    bytea,
+    retry_backoff    interval,
+    wait_time        interval,
+    attempt          integer,
+    attempts_allowed integer,
+    channel_name     text,
+    channel_args     text,
+    leased_until     timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    this_moment     CONSTANT timestamptz := clock_timestamp();
+    first_key       CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
+    last_key        CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
+    next_due        timestamptz;
+    next_deadline   timestamptz;
+    any_idle        boolean;
+    ring_position   uuid := coalesce(nullif(current_setting('sqlxmq.ring_position', true), '')::uuid, gen_random_uuid());
+    arcs_after      uuid[];
+    arcs_upto       uuid[];
+    still_wanted    integer := batch_size;
+    channels_seen   bigint;
+    last_channel    uuid;
+    claimed_ids     uuid[];
+    claimed_count   integer := 0;
+BEGIN
+    IF batch_size IS NULL OR batch_size NOT BETWEEN 1 AND 10000 THEN
+        PERFORM mq_refuse(CASE WHEN batch_size IS NULL THEN '22004' ELSE '22023' END,
+            'batch_size', batch_size::text, 'it must be between 1 and 10000');
+    ELSIF array_position(channel_names, NULL) IS NOT NULL THEN
+        PERFORM mq_refuse('22004', format('channel_names[%s]', array_position(channel_names, NULL)), NULL,
+            'every channel name must be given; for all channels, pass NULL for the array');
+    ELSIF lease < interval '0' OR lease > interval '1000 years' THEN
+        PERFORM mq_refuse('22023', 'lease', lease::text, 'it must be NULL or between 0 and 1000 years');
+    END IF;
+
+    -- Housekeeping: one probe each when there is none to do.
+    SELECT (SELECT due_at FROM mq_scheduled ORDER BY due_at LIMIT 1),
+           (SELECT deadline FROM mq_claims ORDER BY deadline LIMIT 1),
+           (SELECT true FROM mq_idle_channels ORDER BY channel LIMIT 1)
+    INTO next_due, next_deadline, any_idle;
+    IF next_deadline <= this_moment THEN
+        PERFORM mq_take_back_expired(this_moment, 10);
+    END IF;
+    IF next_due <= this_moment THEN
+        PERFORM mq_release_due(this_moment, least(1000, greatest(100, 4 * batch_size)));
+    END IF;
+    IF any_idle THEN
+        PERFORM mq_settle_idle_channels();
+    END IF;
+
+    -- Each round walks the ring from its position, one probe a channel. A second round is needed only
+    -- when shares were left unused by some channels and others have more, or when other polls were
+    -- just taking what this one met. Twenty rounds bound the work of one poll.
+    FOR round IN 1..20 LOOP
+        -- The parts of the ring to walk: after … up to, in turn.
+        IF channel_names IS NULL THEN
+            arcs_after := ARRAY[ring_position, first_key];
+            arcs_upto := ARRAY[last_key, ring_position];
+        ELSE
+            SELECT array_agg(part.after ORDER BY part.turn, part.after),
+                   array_agg(part.upto ORDER BY part.turn, part.after)
+            INTO arcs_after, arcs_upto
+            FROM (SELECT DISTINCT
+                      overlay(arc::text PLACING '0000-000000000000' FROM 20)::uuid AS lowest,
+                      overlay(arc::text PLACING 'ffff-ffffffffffff' FROM 20)::uuid AS highest
+                  FROM unnest(channel_names) AS wanted (channel_name),
+                       mq_channel_key(wanted.channel_name, '') AS arc) AS arcs
+            CROSS JOIN LATERAL (VALUES
+                (1, greatest(lowest, ring_position), highest),
+                (2, lowest, least(highest, ring_position))
+            ) AS part (turn, after, upto)
+            WHERE part.after < part.upto;
+        END IF;
+
+        WITH RECURSIVE walk AS (
+            SELECT 1 AS arc, arcs_after[1] AS channel, false AS is_found
+            UNION ALL
+            SELECT CASE WHEN met.channel IS NULL THEN walk.arc + 1 ELSE walk.arc END,
+                   coalesce(met.channel, arcs_after[walk.arc + 1]),
+                   met.channel IS NOT NULL
+            FROM walk LEFT JOIN LATERAL (
+                SELECT ticket.channel FROM mq_ready AS ticket
+                WHERE ticket.channel > walk.channel AND ticket.channel <= arcs_upto[walk.arc]
+                ORDER BY ticket.channel LIMIT 1) AS met ON true
+            WHERE walk.channel IS NOT NULL
+        ), seen AS MATERIALIZED (
+            SELECT walk.arc, walk.channel FROM walk WHERE walk.is_found LIMIT still_wanted
+        ), taken AS (
+            DELETE FROM mq_ready WHERE ctid = ANY (ARRAY(
+                SELECT mine.ctid FROM seen CROSS JOIN LATERAL (
+                    SELECT ticket.ctid FROM mq_ready AS ticket
+                    WHERE ticket.channel = seen.channel
+                    ORDER BY ticket.priority, ticket.position
+                    LIMIT (SELECT ceil(still_wanted::float8 / count(*)) FROM seen)
+                    FOR UPDATE SKIP LOCKED) AS mine
+                LIMIT still_wanted))
+            RETURNING id, priority, position
+        )
+        SELECT array_agg(id ORDER BY priority, position),
+               (SELECT count(*) FROM seen),
+               (SELECT (array_agg(seen.channel))[count(*)] FROM seen)
+        INTO claimed_ids, channels_seen, last_channel
+        FROM taken;
+        EXIT WHEN channels_seen = 0;
+        ring_position := last_channel;
+
+        IF claimed_ids IS NOT NULL THEN
+            RETURN QUERY
+            WITH job AS MATERIALIZED (
+                SELECT job.id, job.name, job.payload_json, job.payload_bytes, job.retry_backoff,
+                       job.attempts_ended + 1 AS attempt, job.attempts_allowed, job.channel_name,
+                       job.channel_args, job.cancel_requested_at,
+                       this_moment + greatest(job.retry_backoff, lease) AS deadline, n
+                FROM unnest(claimed_ids) WITH ORDINALITY AS mine (id, n)
+                JOIN mq_msgs AS job ON job.id = mine.id
+            ), claim AS (
+                INSERT INTO mq_claims (deadline, claim, ids, attempts, worker)
+                SELECT job.deadline, nextval('mq_claim_number'), array_agg(job.id), array_agg(job.attempt),
+                       coalesce(worker, current_setting('application_name'))
+                FROM job GROUP BY job.deadline
+            )
+            -- A job that was cancelled while its ticket moved is not handed out; when its claim is
+            -- over, it is removed.
+            SELECT job.id, true, job.name, job.payload_json::text, job.payload_bytes, job.retry_backoff,
+                   interval '0', job.attempt, job.attempts_allowed, job.channel_name, job.channel_args,
+                   job.deadline
+            FROM job WHERE job.cancel_requested_at IS NULL
+            ORDER BY n;
+            GET DIAGNOSTICS claimed_count = ROW_COUNT;
+            still_wanted := still_wanted - claimed_count;
+        END IF;
+        -- Done, or the ring was gone round and no channel gave its whole share.
+        EXIT WHEN still_wanted <= 0
+            OR channels_seen < still_wanted + claimed_count
+               AND coalesce(cardinality(claimed_ids), 0) < ceil((still_wanted + claimed_count)::float8 / channels_seen);
+        claimed_count := 0;
+    END LOOP;
+    PERFORM set_config('sqlxmq.ring_position', ring_position::text, false);
+
+    IF still_wanted = batch_size THEN
+        PERFORM mq_forget_dead(100);
+        SELECT least((SELECT due_at FROM mq_scheduled ORDER BY due_at LIMIT 1),
+                     (SELECT deadline FROM mq_claims ORDER BY deadline LIMIT 1),
+                     (SELECT this_moment + interval '1 second' FROM mq_idle_channels ORDER BY channel LIMIT 1))
+        INTO next_due;
+        IF next_due IS NOT NULL THEN
+            -- What is overdue is in somebody else's hands for a moment: not at once, but soon.
+            wait_time := greatest(next_due - clock_timestamp(), interval '10 milliseconds');
+        END IF;
+        RETURN NEXT;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION mq_poll IS 'Claims jobs that can run now, in fair turns over the channels.';

@@ -1,0 +1,109 @@
+\ir setup.include
+SELECT plan(45);
+
+SELECT mq_insert(ARRAY[crate_job(3, ordered => true), crate_job(1, ordered => true), crate_job(2, ordered => true), crate_job(9)]);
+SELECT set_eq('SELECT id, state FROM mq_jobs',
+    $$VALUES (job(3), 'ready'), (job(1), 'blocked'), (job(2), 'blocked'), (job(9), 'ready')$$,
+    'the first of the ordered jobs is ready, the others are blocked; an unordered one passes');
+SELECT results_eq('SELECT claim()', 'VALUES (3), (9)', 'only those two run');
+SELECT is_empty('SELECT claim()', '… and nothing else while the head runs');
+SELECT mq_complete(job(9), 1);
+SELECT is_empty('SELECT claim()', 'an unordered job''s completion moves nobody');
+SELECT mq_complete(job(3), 1);
+SELECT results_eq('SELECT claim()', 'VALUES (1)', 'ordered jobs run in the order of their sending, not of their ids');
+SELECT mq_fail(job(1), 1, 'x', '1 hour');
+SELECT is_empty('SELECT claim()', 'a head that waits for its retry holds the others back');
+SELECT results_eq('SELECT state, waits_for FROM mq_explain(job(2))', $$VALUES ('blocked', job(1))$$, 'mq_explain names it');
+SELECT pass_time('1 hour');
+SELECT results_eq('SELECT claim()', 'VALUES (1)', '… its retry is next');
+SELECT mq_complete(ARRAY[job(1)], ARRAY[2]);
+SELECT results_eq('SELECT claim()', 'VALUES (2)', 'the array form of completion hands on the turn, too');
+SELECT mq_complete(job(2), 1);
+SELECT is((SELECT count(*) FROM mq_chains), 1::bigint, 'after the last one, the channel waits for a poll to be closed');
+SELECT is_empty('SELECT claim()', '… there is nothing to run');
+SELECT is((SELECT count(*) FROM mq_chains) + (SELECT count(*) FROM mq_heads) + (SELECT count(*) FROM mq_idle_channels), 0::bigint, '… and nothing left of the channel');
+SELECT mq_insert(ARRAY[crate_job(4, ordered => true)]);
+SELECT results_eq('SELECT claim()', 'VALUES (4)', 'a channel that was closed opens anew');
+
+-- Sent while the channel is idle but not closed yet.
+SELECT mq_complete(job(4), 1);
+SELECT mq_insert(ARRAY[crate_job(5, ordered => true)]);
+SELECT is(state_of(job(5)), 'blocked', 'a job sent to a channel that no poll has closed yet is blocked for a moment');
+SELECT results_eq('SELECT claim()', 'VALUES (5)', '… the next poll runs it');
+
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true, delay => '1 hour'), crate_job(2, ordered => true)]);
+SELECT is_empty('SELECT claim()', 'a delayed head holds the others back');
+SELECT pass_time('1 hour');
+SELECT results_eq('SELECT claim()', 'VALUES (1)', '… and runs first when it is due');
+SELECT mq_complete(job(1), 1);
+SELECT results_eq('SELECT claim()', 'VALUES (2)', '… then the others');
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true), crate_job(2, ordered => true, delay => '1 hour'), crate_job(3, ordered => true)]);
+SELECT mq_complete(id, attempt) FROM mq_poll(NULL);
+SELECT is(state_of(job(2)), 'scheduled', 'a delayed job that gets its turn early is scheduled');
+SELECT is_empty('SELECT claim()', '… and holds the others back, too');
+SELECT pass_time('1 hour');
+SELECT results_eq('SELECT claim()', 'VALUES (2)', '… until its time has come');
+
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true, commit_interval => '1 hour'), crate_job(2, ordered => true), crate_job(3, ordered => true, commit_interval => '1 minute')]);
+SELECT is_empty('SELECT claim()', 'a reservation holds its place in the order');
+SELECT mq_commit(ARRAY[job(1)]);
+SELECT results_eq('SELECT claim()', 'VALUES (1)', '… and runs first once committed');
+SELECT pass_time('2 minutes');
+SELECT set_eq('SELECT claim()', 'VALUES (1)', 'the end of a blocked reservation');
+SELECT set_eq('SELECT id FROM mq_msgs', 'VALUES (job(1)), (job(2))', '… removes it from the queue');
+SELECT is((SELECT count(*) FROM mq_blocked), 1::bigint, '… and from the order');
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true, commit_interval => '1 minute'), crate_job(2, ordered => true)]);
+SELECT pass_time('2 minutes');
+SELECT results_eq('SELECT claim()', 'VALUES (2)', 'a reservation at the head that is not committed in time lets the others go');
+SELECT mq_insert(ARRAY[crate_job(3, ordered => true, commit_interval => '1 minute'), crate_job(4, ordered => true, delay => '1 hour', commit_interval => '1 minute')]);
+SELECT mq_commit(ARRAY[job(3), job(4)]);
+SELECT set_eq('SELECT id, state FROM mq_jobs', $$VALUES (job(2), 'running'), (job(3), 'blocked'), (job(4), 'blocked')$$, 'a blocked reservation that is committed stays blocked');
+SELECT mq_complete(job(2), 1);
+SELECT results_eq('SELECT claim()', 'VALUES (3)', '… and runs in its turn');
+SELECT mq_complete(job(3), 1);
+SELECT is_empty('SELECT claim()', '… and not before it is due');
+SELECT pass_time('1 hour');
+SELECT results_eq('SELECT claim()', 'VALUES (4)', '… but then');
+
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true, retries => 0), crate_job(2, ordered => true)]);
+SELECT mq_fail(id, attempt, 'boom') FROM mq_poll(NULL);
+SELECT is_empty('SELECT claim()', 'a dead head holds the others back, by default');
+SELECT results_eq('SELECT holds_channel FROM mq_dead_jobs', 'VALUES (true)', '… as the view of the dead says');
+SELECT results_eq('SELECT held_by, blocked, dead FROM mq_status()', 'VALUES (job(1), 1::bigint, 1::bigint)', '… and the status');
+SELECT matches((SELECT explanation FROM mq_explain(job(2))), 'job 00000000-0000-0000-0000-000000000001 .* is dead and holds the channel', '… and mq_explain');
+SELECT mq_retry(ARRAY[job(1)]);
+SELECT results_eq('SELECT claim()', 'VALUES (1)', 'retried, it still comes first');
+SELECT mq_fail(job(1), 2, 'boom');
+SELECT mq_cancel(ARRAY[job(1)]);
+SELECT results_eq('SELECT claim()', 'VALUES (2)', 'removed, it lets the others go');
+
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true, retries => 0), crate_job(2, ordered => true), crate_job(3, ordered => true)], NULL, ARRAY['pass', 'hold', 'hold']);
+SELECT mq_fail(id, attempt, 'boom') FROM mq_poll(NULL);
+SELECT results_eq('SELECT claim()', 'VALUES (2)', 'a dead head whose sender chose so lets the others pass');
+SELECT mq_retry(ARRAY[job(1)]);
+SELECT is_empty('SELECT claim()', 'retried, it waits for the one that runs');
+SELECT mq_complete(job(2), 1);
+SELECT results_eq('SELECT claim()', 'VALUES (1)', '… and is the next, before those sent after it');
+
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true), crate_job(2, ordered => true), crate_job(3, ordered => true)]);
+DELETE FROM mq_msgs WHERE id = job(2);
+DELETE FROM mq_msgs WHERE id = job(1);
+SELECT results_eq('SELECT claim()', 'VALUES (3)', 'a channel goes on when its jobs are deleted by hand');
+SELECT mq_delete(ARRAY[job(3)]);
+SELECT is_empty('SELECT claim()', '… or by mq_delete');
+SELECT mq_insert(ARRAY[crate_job(n, ordered => true, channel_args => (n % 3)::text)]) FROM generate_series(10, 18) AS n;
+SELECT set_eq('SELECT claim()', 'VALUES (10), (11), (12)', 'the order is that of name and arguments together');
+SELECT mq_clear(ARRAY['']);
+SELECT is((SELECT count(*) FROM mq_msgs) + (SELECT count(*) FROM mq_chains) + (SELECT count(*) FROM mq_blocked) + (SELECT count(*) FROM mq_heads) + (SELECT count(*) FROM mq_idle_channels), 0::bigint,
+    'clearing a channel leaves nothing of its order');
+SELECT mq_insert(ARRAY[crate_job(20, ordered => true), crate_job(21, ordered => true)], ARRAY[5, -5]);
+SELECT results_eq('SELECT claim()', 'VALUES (20)', 'ordered jobs ignore priority');
+SELECT * FROM finish();
+ROLLBACK;
