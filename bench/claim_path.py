@@ -29,7 +29,7 @@ SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "fsync": "on", "sync
 Connection = psycopg.Connection[Any]
 
 
-def crate_migrations() -> list[Path]:
+def crate_migrations() -> list[str]:
     """The SQL of the sqlxmq crate, which cargo fetches; empty, and said so, where it cannot."""
     cargo = shutil.which("cargo")
     if cargo is None:
@@ -45,9 +45,8 @@ def crate_migrations() -> list[Path]:
             if done.returncode:
                 print(f"the crate's SQL is left out: cargo {command[0]} failed: {done.stderr.strip().splitlines()[-1]}")
                 return []
-        target = Path(tempfile.mkdtemp(prefix="sqlxmq-crate-"))
-        shutil.copytree(Path(directory) / "vendored" / "sqlxmq" / "migrations", target, dirs_exist_ok=True)
-    return sorted(target.glob("*.up.sql"))
+        migrations = (Path(directory) / "vendored" / "sqlxmq" / "migrations").glob("*.up.sql")
+        return [migration.read_text() for migration in sorted(migrations)]
 
 
 def database(server: Cluster, name: str) -> Connection:
@@ -99,7 +98,7 @@ def against_the_crate(server: Cluster, jobs: int, channels: int, seconds: float,
     if migrations:
         theirs = database(server, "theirs")
         for migration in migrations:
-            theirs.execute(migration.read_text().encode())
+            theirs.execute(migration.encode())
     for batch in batches:
         rates: dict[str, list[float]] = {"ours": [], "theirs": []}
         latencies: dict[str, float] = {}

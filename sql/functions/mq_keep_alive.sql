@@ -5,7 +5,9 @@
 -- Returns: a row for each id: is_held, whether the caller (with attempts NULL: anybody) still holds
 --          the job or the reservation is still open; is_cancelled, whether somebody has asked to cancel
 --          it: the holder is to stop and to let go of it.
--- Locks:   the jobs' rows, in the order of their ids.
+-- Locks:   the jobs' rows, without waiting: a running job whose row is locked is being completed or
+--          check-pointed, perhaps in a long transaction. It counts as held, and no poll takes it back
+--          as long as the lock lasts; the next keep-alive pushes it on.
 -- Errors:  22004, 22023 for bad arguments.
 -- Callers: worker, operator.
 CREATE FUNCTION mq_keep_alive(
@@ -36,10 +38,17 @@ BEGIN
     END IF;
     FOR one IN SELECT wanted.id, wanted.attempt FROM unnest(msg_ids, attempts) AS wanted (id, attempt) ORDER BY id LOOP
         msg_id := one.id;
-        UPDATE mq_held AS job SET leased_until = greatest(job.leased_until, this_moment + duration)
-        WHERE job.id = one.id AND (attempts IS NULL OR job.attempt = one.attempt)
-        RETURNING job.cancel_requested_at INTO cancelled;
+        SELECT job.cancel_requested_at INTO cancelled FROM mq_held AS job
+        WHERE job.id = one.id AND (attempts IS NULL OR job.attempt = one.attempt) FOR UPDATE SKIP LOCKED;
         is_held := FOUND;
+        IF is_held THEN
+            UPDATE mq_msgs AS job SET leased_until = greatest(job.leased_until, this_moment + duration)
+            WHERE job.id = one.id;
+        ELSE
+            SELECT job.cancel_requested_at INTO cancelled FROM mq_held AS job
+            WHERE job.id = one.id AND (attempts IS NULL OR job.attempt = one.attempt);
+            is_held := FOUND;
+        END IF;
         is_cancelled := is_held AND cancelled IS NOT NULL;
         IF NOT is_held AND attempts IS NULL THEN
             SELECT job.reserved_until INTO ended FROM mq_msgs AS job

@@ -1,0 +1,55 @@
+# The extension by PGXS (make, make install, make installcheck), and everything else by name.
+PG_CONFIG ?= pg_config
+VERSION   := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" extension/sqlxmq.control)
+BUILT     := extension/sqlxmq--$(VERSION).sql
+
+EXTENSION  = extension/sqlxmq
+DATA       = $(wildcard extension/sqlxmq--*.sql)
+NO_INSTALLCHECK = 1
+
+all: $(BUILT)
+
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifneq ($(and $(PGXS),$(wildcard $(PGXS))),)
+include $(PGXS)
+else
+install:
+	@echo "make install needs PostgreSQL's extension building files: install postgresql-server-dev-NN (Debian)"
+	@echo "or postgresqlNN-devel, or name the right pg_config: make install PG_CONFIG=/path/to/pg_config"
+	@exit 1
+endif
+
+$(BUILT): extension/sqlxmq.control sql/manifest tools/build_extension.py $(shell find sql -name '*.sql')
+	python3 tools/build_extension.py
+
+.PHONY: all install installcheck checkver demo test test-crate bench bench-quick lint
+
+# The pgTAP suite, with pg_prove, against the server that PGHOST, PGPORT, PGUSER … name, in a database of
+# its own. The server needs the extensions pgtap and, by make install, sqlxmq.
+installcheck:
+	psql -X -q -v ON_ERROR_STOP=1 -d postgres -c 'DROP DATABASE IF EXISTS sqlxmq_installcheck' -c 'CREATE DATABASE sqlxmq_installcheck'
+	pg_prove -d sqlxmq_installcheck tests/pgtap/*.sql
+	psql -X -q -v ON_ERROR_STOP=1 -d postgres -c 'DROP DATABASE sqlxmq_installcheck'
+
+# The version, wherever it stands.
+checkver:
+	python3 tools/check_version.py
+
+demo:
+	./tools/with_python demo examples/demo.py $(ARGS)
+
+test:
+	./tools/test
+
+lint:
+	./tools/with_python all tools/lint.py
+
+# The client of the sqlxmq crate, built by cargo, against this extension.
+test-crate:
+	./tools/with_python all tests/crate/run.py
+
+bench:
+	./tools/with_python demo bench/claim_path.py
+
+bench-quick:
+	./tools/with_python demo bench/claim_path.py --quick

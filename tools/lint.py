@@ -1,0 +1,28 @@
+"""Style and types: ruff, mypy (strict), sqlfluff. Exit code 1 if any of them complains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = ["python/src", "tools", "bench", "examples", "tests"]
+
+
+def main() -> int:
+    """Runs all linters, and prints what they say."""
+    failures = 0
+    for command in (
+        ["ruff", "check", *PYTHON],
+        ["ruff", "format", "--check", *PYTHON],
+        ["mypy", *PYTHON],
+        ["sqlfluff", "lint", "--processes", "2", "sql"],
+    ):
+        print("$", *command, flush=True)
+        failures += bool(subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode)
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
