@@ -17,13 +17,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
+from psycopg import sql
+from typing_extensions import LiteralString
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.cluster import Cluster, cluster, install_extension  # noqa: E402
+from tools.cluster import Cluster, cluster, install_extension
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "fsync": "on", "synchronous_commit": "on"}
 Connection = psycopg.Connection[Any]
@@ -52,7 +54,7 @@ def crate_migrations() -> list[str]:
 def database(server: Cluster, name: str) -> Connection:
     """A new database, and a session in it."""
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(cast(LiteralString, f'CREATE DATABASE "{name}"'))
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return psycopg.connect(server.dsn(name), autocommit=True)
 
 
@@ -104,7 +106,7 @@ def against_the_crate(server: Cluster, jobs: int, channels: int, seconds: float,
         latencies: dict[str, float] = {}
         for _ in range(3):
             if theirs is not None:
-                theirs.execute("TRUNCATE mq_payloads; DELETE FROM mq_msgs WHERE id <> uuid_nil()".encode())
+                theirs.execute(b"TRUNCATE mq_payloads; DELETE FROM mq_msgs WHERE id <> uuid_nil()")
                 seed(theirs, jobs, channels)
                 rate, polls = drive(theirs, batch, seconds, "SELECT mq_delete(%s)")
                 rates["theirs"].append(rate)
@@ -114,11 +116,15 @@ def against_the_crate(server: Cluster, jobs: int, channels: int, seconds: float,
             rate, polls = drive(ours, batch, seconds, "SELECT mq_complete(%s::uuid[], %s::int[])")
             rates["ours"].append(rate)
             latencies["ours"] = statistics.median(polls)
-        print(f"{jobs} ready jobs in {channels} channels, one session, batch {batch}, median of 3 runs of {seconds:g} s:")
+        print(
+            f"{jobs} ready jobs in {channels} channels, one session, batch {batch}, median of 3 runs of {seconds:g} s:"
+        )
         print(f"  this extension  {statistics.median(rates['ours']):8.0f} jobs/s, poll p50 {latencies['ours']:.2f} ms")
         if theirs is not None:
             ratio = statistics.median(rates["ours"]) / statistics.median(rates["theirs"])
-            print(f"  the crate's SQL {statistics.median(rates['theirs']):8.0f} jobs/s, poll p50 {latencies['theirs']:.2f} ms")
+            print(
+                f"  the crate's SQL {statistics.median(rates['theirs']):8.0f} jobs/s, poll p50 {latencies['theirs']:.2f} ms"
+            )
             print(f"  ratio           {ratio:8.1f}")
     ours.close()
     if theirs is not None:
@@ -128,12 +134,14 @@ def against_the_crate(server: Cluster, jobs: int, channels: int, seconds: float,
 def flatness(server: Cluster, scale: float) -> None:
     """The median of a poll of 10 beside larger and larger queues."""
     base: float | None = None
-    for number, (label, ready, channels, scheduled) in enumerate((
-        ("5,000 ready, 100 channels", 5_000, 100, 0),
-        ("500,000 ready, 100 channels", 500_000, 100, 0),
-        ("5,000 ready, 100 channels, 300,000 scheduled", 5_000, 100, 300_000),
-        ("50,000 ready, 50,000 channels", 50_000, 50_000, 0),
-    )):
+    for number, (label, ready, channels, scheduled) in enumerate(
+        (
+            ("5,000 ready, 100 channels", 5_000, 100, 0),
+            ("500,000 ready, 100 channels", 500_000, 100, 0),
+            ("5,000 ready, 100 channels, 300,000 scheduled", 5_000, 100, 300_000),
+            ("50,000 ready, 50,000 channels", 50_000, 50_000, 0),
+        )
+    ):
         session = database(server, f"flat{number}")
         session.execute("CREATE EXTENSION sqlxmq")
         ready, channels, scheduled = (int(n * scale) if n > 5_000 else n for n in (ready, channels, scheduled))
@@ -155,7 +163,9 @@ def flatness(server: Cluster, scale: float) -> None:
 def main() -> None:
     """Runs both comparisons and prints them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small queues and short runs: proves that the program works")
+    parser.add_argument(
+        "--quick", action="store_true", help="small queues and short runs: proves that the program works"
+    )
     quick = parser.parse_args().quick
     with cluster(settings=SETTINGS) as server:
         install_extension(server.bindir)

@@ -136,7 +136,9 @@ def prepare(session: psycopg.Connection[Any]) -> None:
     try:
         session.execute("CREATE EXTENSION IF NOT EXISTS sqlxmq")
     except psycopg.Error as error:
-        sys.exit(f"CREATE EXTENSION sqlxmq failed: {error}\nInstall its files on the server (make install) and try again.")
+        sys.exit(
+            f"CREATE EXTENSION sqlxmq failed: {error}\nInstall its files on the server (make install) and try again."
+        )
     session.execute("SELECT mq_clear('{sqlxmq_demo}')")
     session.execute(SCHEMA)
 
@@ -198,7 +200,9 @@ def run_to_the_end(session: psycopg.Connection[Any], dsn: str, sent: int) -> int
                 if not held and done >= sent // 4 and done < sent:
                     held = kill_when_it_holds_jobs(session, victim, "worker 1")
                     if held:
-                        progress.console.print(f"Killed worker 1 (SIGKILL) after {done} files, while it held {held} jobs.")
+                        progress.console.print(
+                            f"Killed worker 1 (SIGKILL) after {done} files, while it held {held} jobs."
+                        )
                 if all(worker.poll() is not None for worker in workers.values()):
                     sys.exit("both workers have ended; their messages are above")
                 time.sleep(0.01)
@@ -236,7 +240,9 @@ def report(session: psycopg.Connection[Any], paths: list[Path], sent: int) -> bo
 def main() -> int:
     """Runs the demonstration; 0 if every file was indexed exactly once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", nargs="?", type=Path, default=ROOT, help="whose files to index (default: this repository)")
+    parser.add_argument(
+        "directory", nargs="?", type=Path, default=ROOT, help="whose files to index (default: this repository)"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

@@ -1467,7 +1467,8 @@ BEGIN
     END IF;
     SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = msg_id;
     state := mq_end_attempt(job, error, coalesce(retry_in, job.retry_backoff), true);
-    IF state = 'ready' THEN
+    -- Also when it is to wait: it may be due sooner than the workers that sleep now expect anything.
+    IF state IN ('ready', 'scheduled') THEN
         PERFORM mq_notify(ARRAY[job.channel_name]);
     END IF;
     RETURN state;
@@ -1558,9 +1559,8 @@ BEGIN
         PERFORM FROM mq_held AS held WHERE held.id = one.id AND held.attempt = one.attempt FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = one.id;
-        IF mq_end_attempt(job, NULL, due_in, false) = 'ready' THEN
-            channel_names := channel_names || job.channel_name;
-        END IF;
+        PERFORM mq_end_attempt(job, NULL, due_in, false);
+        channel_names := channel_names || job.channel_name;
         RETURN NEXT one.id;
     END LOOP;
     IF cardinality(channel_names) > 0 THEN
@@ -2138,8 +2138,9 @@ DECLARE
     manages CONSTANT text[] := ARRAY['mq_cancel', 'mq_retry', 'mq_clear', 'mq_clear_all', 'mq_configure'];
     anyone  CONSTANT text[] := ARRAY['mq_version', 'mq_notify_channel'];
     views   CONSTANT text[] := ARRAY['mq_jobs', 'mq_running_jobs', 'mq_dead_jobs'];
-    home    CONSTANT regnamespace := (SELECT pronamespace FROM pg_proc WHERE oid = 'mq_version()'::regprocedure);
+    home    CONSTANT regnamespace := (SELECT pronamespace::regnamespace FROM pg_proc WHERE oid = 'mq_version()'::regprocedure);
     granted text[];
+    callee  regprocedure;
     one     text;
 BEGIN
     IF role IS NULL THEN
@@ -2156,11 +2157,11 @@ BEGIN
             'it must be ''producer'', ''worker'', ''observer'' or ''operator''');
     END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', home, role);
-    FOR one IN
-        SELECT function.oid::regprocedure::text FROM pg_proc AS function
+    FOR callee IN
+        SELECT function.oid::regprocedure FROM pg_proc AS function
         WHERE function.pronamespace = home AND function.proname = ANY (granted)
     LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', one, role);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', callee, role);
     END LOOP;
     IF what IN ('producer', 'operator') THEN
         EXECUTE format('GRANT USAGE ON TYPE mq_new_t TO %I', role);

@@ -21,7 +21,9 @@ def main() -> int:
     version = found("extension/sqlxmq.control", r"^default_version = '([^']+)'$")
     places = {
         "extension/sqlxmq.control": version,
-        f"extension/sqlxmq--{version}.sql (mq_version)": found(f"extension/sqlxmq--{version}.sql", r"^RETURN '([^']+)'::text;$"),
+        f"extension/sqlxmq--{version}.sql (mq_version)": found(
+            f"extension/sqlxmq--{version}.sql", r"^RETURN '([^']+)'::text;$"
+        ),
         "python/pyproject.toml": found("python/pyproject.toml", r'^version = "([^"]+)"$'),
         "CHANGELOG.md (the newest heading)": found("CHANGELOG.md", r"^## \[([0-9][^\]]*)\]"),
     }

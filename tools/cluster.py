@@ -88,7 +88,19 @@ class Cluster:
 
     def restart(self, mode: str = "fast") -> None:
         """Restarts the server; mode as in pg_ctl ('immediate' is a crash)."""
-        run([self.bindir / "pg_ctl", "-D", self.directory / "data", "-m", mode, "-w", "-l", self.directory / "log", "restart"])
+        run(
+            [
+                self.bindir / "pg_ctl",
+                "-D",
+                self.directory / "data",
+                "-m",
+                mode,
+                "-w",
+                "-l",
+                self.directory / "log",
+                "restart",
+            ]
+        )
 
 
 @contextmanager
@@ -106,7 +118,12 @@ def cluster(bindir: Path | None = None, settings: Mapping[str, str] | None = Non
     data = directory / "data"
     try:
         run([bindir / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"])
-        lines = {"unix_socket_directories": str(directory), "listen_addresses": "", "port": str(PORT), **(settings or {})}
+        lines = {
+            "unix_socket_directories": str(directory),
+            "listen_addresses": "",
+            "port": str(PORT),
+            **(settings or {}),
+        }
         with (data / "postgresql.conf").open("a") as configuration:
             configuration.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
         run([bindir / "pg_ctl", "-D", data, "-w", "-l", directory / "log", "start"])

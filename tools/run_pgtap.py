@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.cluster import ROOT, Cluster, cluster, debian_bindir, embedded_cluster, install_extension  # noqa: E402
+from tools.cluster import ROOT, Cluster, cluster, debian_bindir, embedded_cluster, install_extension
 
 
 @contextmanager
@@ -48,7 +48,9 @@ def main() -> int:
         print(f"-- {name}", flush=True)
         with server_named(name) as server:
             lend_pgtap(server)
-            failures += bool(subprocess.run(["make", "--silent", "installcheck"], cwd=ROOT, env=server.environment()).returncode)
+            failures += bool(
+                subprocess.run(["make", "--silent", "installcheck"], cwd=ROOT, env=server.environment()).returncode
+            )
     return failures
 
 

@@ -39,7 +39,8 @@ BEGIN
     END IF;
     SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = msg_id;
     state := mq_end_attempt(job, error, coalesce(retry_in, job.retry_backoff), true);
-    IF state = 'ready' THEN
+    -- Also when it is to wait: it may be due sooner than the workers that sleep now expect anything.
+    IF state IN ('ready', 'scheduled') THEN
         PERFORM mq_notify(ARRAY[job.channel_name]);
     END IF;
     RETURN state;

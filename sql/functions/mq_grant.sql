@@ -22,8 +22,9 @@ DECLARE
     manages CONSTANT text[] := ARRAY['mq_cancel', 'mq_retry', 'mq_clear', 'mq_clear_all', 'mq_configure'];
     anyone  CONSTANT text[] := ARRAY['mq_version', 'mq_notify_channel'];
     views   CONSTANT text[] := ARRAY['mq_jobs', 'mq_running_jobs', 'mq_dead_jobs'];
-    home    CONSTANT regnamespace := (SELECT pronamespace FROM pg_proc WHERE oid = 'mq_version()'::regprocedure);
+    home    CONSTANT regnamespace := (SELECT pronamespace::regnamespace FROM pg_proc WHERE oid = 'mq_version()'::regprocedure);
     granted text[];
+    callee  regprocedure;
     one     text;
 BEGIN
     IF role IS NULL THEN
@@ -40,11 +41,11 @@ BEGIN
             'it must be ''producer'', ''worker'', ''observer'' or ''operator''');
     END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', home, role);
-    FOR one IN
-        SELECT function.oid::regprocedure::text FROM pg_proc AS function
+    FOR callee IN
+        SELECT function.oid::regprocedure FROM pg_proc AS function
         WHERE function.pronamespace = home AND function.proname = ANY (granted)
     LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', one, role);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', callee, role);
     END LOOP;
     IF what IN ('producer', 'operator') THEN
         EXECUTE format('GRANT USAGE ON TYPE mq_new_t TO %I', role);

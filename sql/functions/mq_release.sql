@@ -34,9 +34,8 @@ BEGIN
         PERFORM FROM mq_held AS held WHERE held.id = one.id AND held.attempt = one.attempt FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = one.id;
-        IF mq_end_attempt(job, NULL, due_in, false) = 'ready' THEN
-            channel_names := channel_names || job.channel_name;
-        END IF;
+        PERFORM mq_end_attempt(job, NULL, due_in, false);
+        channel_names := channel_names || job.channel_name;
         RETURN NEXT one.id;
     END LOOP;
     IF cardinality(channel_names) > 0 THEN

@@ -70,9 +70,9 @@ class Specification:
         for place, step in enumerate(order):
             session = self.session_of(step)
             following = [s for s in order[place + 1 :] if self.session_of(s) == session]
-            if following and (blocker := self.blocker(order[: place + 1])):
-                if order.index(self.sessions[blocker][-1]) > order.index(following[0]):
-                    return False
+            blocker = self.blocker(order[: place + 1]) if following else None
+            if blocker and order.index(self.sessions[blocker][-1]) > order.index(following[0]):
+                return False
         return True
 
     def blocker(self, begun: Order) -> str | None:

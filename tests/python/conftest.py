@@ -8,11 +8,12 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 import psycopg_pool
 import pytest
+from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
@@ -51,7 +52,7 @@ def create_database(server: Cluster, template: str) -> Database:
     """A new database like the template."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(cast(LiteralString, f"CREATE DATABASE {name} TEMPLATE {template}"))
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
     return Database(server, name)
 
 

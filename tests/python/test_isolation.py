@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.python.conftest import ROOT, Cluster, Database, create_database
-
-sys.path.insert(0, str(ROOT / "tests" / "isolation"))
-
-from play import find_tester, play_all  # noqa: E402
+from tests.isolation.play import find_tester, play_all
+from tests.python.conftest import ROOT, Database, create_database
+from tools.cluster import Cluster
 
 SPECIFICATIONS = sorted((ROOT / "tests" / "isolation" / "specs").glob("*.spec"))
 

@@ -52,7 +52,7 @@ class Pauses:
 
     def next(self) -> float:
         """The time to wait now, in seconds."""
-        pause = self._next * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+        pause = self._next * random.uniform(0.5, 1.0)
         self._next = min(self._next * 2, LONGEST_PAUSE)
         return pause
 

@@ -105,9 +105,7 @@ class Job(Generic[P, R]):
     def spawn(self, sender: AsyncSender, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[UUID]: ...
     @overload
     def spawn(self, sender: SyncSender, /, *args: P.args, **kwargs: P.kwargs) -> UUID: ...
-    def spawn(
-        self, sender: AsyncSender | SyncSender, /, *args: P.args, **kwargs: P.kwargs
-    ) -> Awaitable[UUID] | UUID:
+    def spawn(self, sender: AsyncSender | SyncSender, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[UUID] | UUID:
         """Sends the job, with the function's own arguments, and returns its id.
 
         On a connection it is part of the transaction that is open there; on a pool it is a
