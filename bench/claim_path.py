@@ -122,9 +122,8 @@ def against_the_crate(server: Cluster, jobs: int, channels: int, seconds: float,
         print(f"  this extension  {statistics.median(rates['ours']):8.0f} jobs/s, poll p50 {latencies['ours']:.2f} ms")
         if theirs is not None:
             ratio = statistics.median(rates["ours"]) / statistics.median(rates["theirs"])
-            print(
-                f"  the crate's SQL {statistics.median(rates['theirs']):8.0f} jobs/s, poll p50 {latencies['theirs']:.2f} ms"
-            )
+            rate = statistics.median(rates["theirs"])
+            print(f"  the crate's SQL {rate:8.0f} jobs/s, poll p50 {latencies['theirs']:.2f} ms")
             print(f"  ratio           {ratio:8.1f}")
     ours.close()
     if theirs is not None:

@@ -463,7 +463,10 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 BEGIN
     DELETE FROM mq_blocked WHERE channel = OLD.channel AND position = OLD.position;
-    IF NOT FOUND AND EXISTS (SELECT FROM mq_heads WHERE channel = OLD.channel AND id = OLD.id) THEN
+    IF NOT FOUND
+        -- It gave the turn away when it died.
+        AND NOT (OLD.died_at IS NOT NULL AND OLD.passes_when_dead)
+        AND EXISTS (SELECT FROM mq_heads WHERE channel = OLD.channel AND id = OLD.id) THEN
         PERFORM mq_advance_channel(OLD);
     END IF;
     RETURN NULL;
@@ -498,6 +501,17 @@ BEGIN
         PERFORM FROM mq_chains WHERE channel = idle FOR UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
             CONTINUE WHEN EXISTS (SELECT FROM mq_chains WHERE channel = idle);
+            DELETE FROM mq_idle_channels WHERE channel = idle;
+            CONTINUE;
+        END IF;
+        -- Somebody may have the turn already: a row that was left twice. Not so a head that passed
+        -- when it died, dead still or retried and waiting for a new turn.
+        PERFORM FROM mq_heads JOIN mq_msgs AS job ON job.id = mq_heads.id
+        WHERE mq_heads.channel = idle
+          AND NOT (job.died_at IS NOT NULL AND job.passes_when_dead)
+          AND NOT EXISTS (SELECT FROM mq_blocked AS ticket
+                          WHERE ticket.channel = job.channel AND ticket.position = job.position);
+        IF FOUND THEN
             DELETE FROM mq_idle_channels WHERE channel = idle;
             CONTINUE;
         END IF;
@@ -1233,7 +1247,10 @@ BEGIN
         INTO next_due;
         IF next_due IS NOT NULL THEN
             -- What is overdue is in somebody else's hands for a moment: not at once, but soon.
-            wait_time := greatest(next_due - clock_timestamp(), interval '10 milliseconds');
+            wait_time := CASE WHEN next_due > this_moment
+                THEN greatest(next_due - clock_timestamp(), interval '1 millisecond')
+                ELSE interval '50 milliseconds'
+            END;
         END IF;
         RETURN NEXT;
     END IF;
@@ -1710,7 +1727,7 @@ BEGIN
         WHERE id = job.id
         RETURNING * INTO job;
         -- One that let others pass has lost its turn: it is the next again, by its position.
-        IF job.ordered AND NOT EXISTS (SELECT FROM mq_heads WHERE channel = job.channel AND id = job.id) THEN
+        IF job.ordered AND job.passes_when_dead THEN
             IF cardinality(mq_join_channels(ARRAY[job.channel])) = 1 THEN
                 INSERT INTO mq_heads (channel, id) VALUES (job.channel, job.id);
                 PERFORM mq_issue_ticket(job);
@@ -2156,7 +2173,9 @@ BEGIN
         PERFORM mq_refuse(CASE WHEN what IS NULL THEN '22004' ELSE '22023' END, 'what', quote_literal(what),
             'it must be ''producer'', ''worker'', ''observer'' or ''operator''');
     END IF;
-    EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', home, role);
+    IF NOT has_schema_privilege(role, home, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', home, role);
+    END IF;
     FOR callee IN
         SELECT function.oid::regprocedure FROM pg_proc AS function
         WHERE function.pronamespace = home AND function.proname = ANY (granted)

@@ -40,7 +40,9 @@ BEGIN
         PERFORM mq_refuse(CASE WHEN what IS NULL THEN '22004' ELSE '22023' END, 'what', quote_literal(what),
             'it must be ''producer'', ''worker'', ''observer'' or ''operator''');
     END IF;
-    EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', home, role);
+    IF NOT has_schema_privilege(role, home, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', home, role);
+    END IF;
     FOR callee IN
         SELECT function.oid::regprocedure FROM pg_proc AS function
         WHERE function.pronamespace = home AND function.proname = ANY (granted)

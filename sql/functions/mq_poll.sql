@@ -178,7 +178,10 @@ BEGIN
         INTO next_due;
         IF next_due IS NOT NULL THEN
             -- What is overdue is in somebody else's hands for a moment: not at once, but soon.
-            wait_time := greatest(next_due - clock_timestamp(), interval '10 milliseconds');
+            wait_time := CASE WHEN next_due > this_moment
+                THEN greatest(next_due - clock_timestamp(), interval '1 millisecond')
+                ELSE interval '50 milliseconds'
+            END;
         END IF;
         RETURN NEXT;
     END IF;

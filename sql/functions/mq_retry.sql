@@ -39,7 +39,7 @@ BEGIN
         WHERE id = job.id
         RETURNING * INTO job;
         -- One that let others pass has lost its turn: it is the next again, by its position.
-        IF job.ordered AND NOT EXISTS (SELECT FROM mq_heads WHERE channel = job.channel AND id = job.id) THEN
+        IF job.ordered AND job.passes_when_dead THEN
             IF cardinality(mq_join_channels(ARRAY[job.channel])) = 1 THEN
                 INSERT INTO mq_heads (channel, id) VALUES (job.channel, job.id);
                 PERFORM mq_issue_ticket(job);

@@ -7,7 +7,10 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 BEGIN
     DELETE FROM mq_blocked WHERE channel = OLD.channel AND position = OLD.position;
-    IF NOT FOUND AND EXISTS (SELECT FROM mq_heads WHERE channel = OLD.channel AND id = OLD.id) THEN
+    IF NOT FOUND
+        -- It gave the turn away when it died.
+        AND NOT (OLD.died_at IS NOT NULL AND OLD.passes_when_dead)
+        AND EXISTS (SELECT FROM mq_heads WHERE channel = OLD.channel AND id = OLD.id) THEN
         PERFORM mq_advance_channel(OLD);
     END IF;
     RETURN NULL;

@@ -22,6 +22,17 @@ BEGIN
             DELETE FROM mq_idle_channels WHERE channel = idle;
             CONTINUE;
         END IF;
+        -- Somebody may have the turn already: a row that was left twice. Not so a head that passed
+        -- when it died, dead still or retried and waiting for a new turn.
+        PERFORM FROM mq_heads JOIN mq_msgs AS job ON job.id = mq_heads.id
+        WHERE mq_heads.channel = idle
+          AND NOT (job.died_at IS NOT NULL AND job.passes_when_dead)
+          AND NOT EXISTS (SELECT FROM mq_blocked AS ticket
+                          WHERE ticket.channel = job.channel AND ticket.position = job.position);
+        IF FOUND THEN
+            DELETE FROM mq_idle_channels WHERE channel = idle;
+            CONTINUE;
+        END IF;
         SELECT job.* INTO head
         FROM mq_blocked AS ticket JOIN mq_msgs AS job ON job.id = ticket.id
         WHERE ticket.channel = idle

@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(45);
+SELECT plan(50);
 
 SELECT mq_insert(ARRAY[crate_job(3, ordered => true), crate_job(1, ordered => true), crate_job(2, ordered => true), crate_job(9)]);
 SELECT set_eq('SELECT id, state FROM mq_jobs',
@@ -90,6 +90,24 @@ SELECT mq_retry(ARRAY[job(1)]);
 SELECT is_empty('SELECT claim()', 'retried, it waits for the one that runs');
 SELECT mq_complete(job(2), 1);
 SELECT results_eq('SELECT claim()', 'VALUES (1)', '… and is the next, before those sent after it');
+
+-- A dead job that let the others pass, with nobody behind it: retried or removed before a poll has closed the channel.
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true, retries => 0)], NULL, ARRAY['pass']);
+SELECT mq_fail(id, attempt, 'boom') FROM mq_poll(NULL);
+SELECT mq_retry(ARRAY[job(1)]);
+SELECT results_eq('SELECT claim()', 'VALUES (1)', 'one that passed with nobody behind it runs again when it is retried');
+SELECT mq_insert(ARRAY[crate_job(2, ordered => true)]);
+SELECT is_empty('SELECT claim()', '… and holds its place while it does');
+SELECT mq_complete(job(1), 2);
+SELECT results_eq('SELECT claim()', 'VALUES (2)', '… until it is done');
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true, retries => 0)], NULL, ARRAY['pass']);
+SELECT mq_fail(id, attempt, 'boom') FROM mq_poll(NULL);
+SELECT mq_insert(ARRAY[crate_job(2, ordered => true), crate_job(3, ordered => true)]);
+SELECT mq_cancel(ARRAY[job(1)]);
+SELECT results_eq('SELECT claim()', 'VALUES (2)', 'one that passed and is removed gives the turn away once');
+SELECT is_empty('SELECT claim()', '… not twice');
 
 SELECT mq_clear_all();
 SELECT mq_insert(ARRAY[crate_job(1, ordered => true), crate_job(2, ordered => true), crate_job(3, ordered => true)]);

@@ -17,7 +17,8 @@ TABLES = ("msgs", "ready", "scheduled", "blocked", "dead", "claims", "chains", "
 FILL = """
 SELECT mq_enqueue('plain', jsonb_build_object('n', n), channel_args => (n % 5)::text, priority => n % 3)
 FROM generate_series(1, 200) AS n;
-SELECT mq_enqueue('ordered', jsonb_build_object('n', n), channel_name => 'chain', ordered => true) FROM generate_series(1, 20) AS n;
+SELECT mq_enqueue('ordered', jsonb_build_object('n', n), channel_name => 'chain', ordered => true)
+FROM generate_series(1, 20) AS n;
 SELECT mq_enqueue('later', delay => '1 day') FROM generate_series(1, 10);
 SELECT mq_enqueue('reserved', commit_interval => '1 day', channel_name => 'chain', ordered => true);
 SELECT mq_enqueue('dying', retries => 0, channel_name => 'dying', payload_bytes => '\\x00ff');
