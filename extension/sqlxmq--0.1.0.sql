@@ -110,22 +110,27 @@ COMMENT ON COLUMN mq_dead.id IS 'The job.';
 
 -- sql/tables/mq_claims.sql
 -- One row for the whole batch that a poll took. Completion leaves it alone; when its deadline has
--- passed, a poll removes it and takes back the jobs that are still at the attempt it names.
+-- passed, a poll removes it and takes back the jobs that are still at the attempt it names. The
+-- deadline is never far off: rows whose jobs are done are not to pile up until a long lease is over.
 CREATE SEQUENCE mq_claim_number AS bigint;
 COMMENT ON SEQUENCE mq_claim_number IS 'Numbers the claims.';
 
 CREATE TABLE mq_claims (
-    deadline timestamptz NOT NULL,
-    claim    bigint NOT NULL,
-    ids      uuid[] NOT NULL,
-    attempts integer[] NOT NULL,
-    worker   text,
+    deadline     timestamptz NOT NULL,
+    claim        bigint NOT NULL,
+    leased_until timestamptz NOT NULL,
+    ids          uuid[] NOT NULL,
+    positions    bigint[] NOT NULL,
+    attempts     integer[] NOT NULL,
+    worker       text,
     PRIMARY KEY (deadline, claim)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE mq_claims IS 'Batches of jobs that polls have handed out, until their leases are over.';
-COMMENT ON COLUMN mq_claims.deadline IS 'When the leases end, unless keep-alive has pushed them further.';
+COMMENT ON COLUMN mq_claims.deadline IS 'When a poll looks at the claim again: at the end of the leases, or before.';
 COMMENT ON COLUMN mq_claims.claim IS 'Number of the claim.';
+COMMENT ON COLUMN mq_claims.leased_until IS 'When the leases end, unless keep-alive has pushed them further.';
 COMMENT ON COLUMN mq_claims.ids IS 'The jobs.';
+COMMENT ON COLUMN mq_claims.positions IS 'Their positions: an id can be sent again once its job is done, a position cannot.';
 COMMENT ON COLUMN mq_claims.attempts IS 'The attempt number under which each of the jobs was handed out.';
 COMMENT ON COLUMN mq_claims.worker IS 'Who polled: what it said of itself, else its application_name.';
 
@@ -283,6 +288,8 @@ AS $$
 BEGIN
     IF msg_ids IS NULL THEN
         PERFORM mq_refuse('22004', 'msg_ids', NULL, 'it must be an array of job ids');
+    ELSIF array_ndims(msg_ids) > 1 THEN
+        PERFORM mq_refuse('22023', 'msg_ids', msg_ids::text, 'it must have one dimension');
     ELSIF array_position(msg_ids, NULL) IS NOT NULL THEN
         PERFORM mq_refuse('22004', format('msg_ids[%s]', array_position(msg_ids, NULL)), NULL,
             'every job id must be given');
@@ -294,6 +301,8 @@ BEGIN
     ELSIF cardinality(attempts) <> cardinality(msg_ids) THEN
         PERFORM mq_refuse('22023', 'attempts', format('of length %s', cardinality(attempts)),
             format('it must be as long as msg_ids, %s', cardinality(msg_ids)));
+    ELSIF array_ndims(attempts) > 1 THEN
+        PERFORM mq_refuse('22023', 'attempts', attempts::text, 'it must have one dimension');
     ELSIF array_position(attempts, NULL) IS NOT NULL THEN
         PERFORM mq_refuse('22004', format('attempts[%s]', array_position(attempts, NULL)), NULL,
             'every attempt number must be given');
@@ -301,6 +310,23 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION mq_check_ids IS 'Internal. Refuses malformed lists of job ids and attempt numbers.';
+
+-- sql/internal/mq_check_channel_names.sql
+-- Internal. What all functions that take channel names ask of the array, which is not NULL.
+CREATE FUNCTION mq_check_channel_names(channel_names text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+BEGIN
+    IF array_ndims(channel_names) > 1 THEN
+        PERFORM mq_refuse('22023', 'channel_names', channel_names::text, 'it must have one dimension');
+    ELSIF array_position(channel_names, NULL) IS NOT NULL THEN
+        PERFORM mq_refuse('22004', format('channel_names[%s]', array_position(channel_names, NULL)), NULL,
+            'every channel name must be given; for all channels, pass NULL for the array');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION mq_check_channel_names IS 'Internal. Refuses malformed arrays of channel names.';
 
 -- sql/internal/mq_raise_lost_lease.sql
 -- Internal. SQLSTATE MQ001 is the fence: it rolls back the transaction of a worker that is late, with
@@ -398,11 +424,12 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 BEGIN
     IF job.due_at > clock_timestamp() THEN
-        INSERT INTO mq_scheduled (due_at, id) VALUES (job.due_at, job.id);
+        INSERT INTO mq_scheduled (due_at, id) VALUES (job.due_at, job.id) ON CONFLICT DO NOTHING;
         RETURN false;
     END IF;
     INSERT INTO mq_ready (channel, priority, position, id)
-    VALUES (job.channel, job.priority, job.position, job.id);
+    VALUES (job.channel, job.priority, job.position, job.id)
+    ON CONFLICT DO NOTHING;
     RETURN true;
 END
 $$;
@@ -410,9 +437,9 @@ COMMENT ON FUNCTION mq_issue_ticket IS 'Internal. Gives a job that nothing holds
 
 -- sql/internal/mq_advance_channel.sql
 -- Internal. The head of the channel's order is finished: it is the next one's turn.
--- With nobody to be seen behind the head, the channel is left to the next poll, which can tell
--- whether a sender is still about to commit (mq_settle_idle_channels).
--- Locks:   the next job's row and ticket.
+-- With nobody to be seen behind the head, or somebody whose row is locked (it is being cancelled, say),
+-- the channel is left to the next poll (mq_settle_idle_channels).
+-- Locks:   the next job's ticket and row, without waiting.
 CREATE FUNCTION mq_advance_channel(finished mq_msgs) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
@@ -420,22 +447,34 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
-    next_id uuid;
-    job     mq_msgs;
+    place    bigint;
+    next_id  uuid;
+    job      mq_msgs;
+    is_taken boolean;
 BEGIN
     LOOP
-        DELETE FROM mq_blocked
-        WHERE ctid = (
-            SELECT ticket.ctid FROM mq_blocked AS ticket
-            WHERE ticket.channel = finished.channel
-            ORDER BY ticket.position LIMIT 1 FOR UPDATE)
-        RETURNING id INTO next_id;
-        IF NOT FOUND THEN
+        SELECT ticket.position, ticket.id INTO place, next_id FROM mq_blocked AS ticket
+        WHERE ticket.channel = finished.channel
+        ORDER BY ticket.position LIMIT 1;
+        IF FOUND THEN
+            -- First the ticket, then the job: the order in which everybody takes them.
+            PERFORM FROM mq_blocked WHERE channel = finished.channel AND position = place FOR UPDATE SKIP LOCKED;
+        END IF;
+        IF FOUND THEN
+            SELECT * INTO job FROM mq_msgs WHERE id = next_id AND position = place FOR UPDATE SKIP LOCKED;
+            is_taken := FOUND;
+            IF NOT is_taken AND NOT EXISTS (SELECT FROM mq_msgs WHERE id = next_id AND position = place) THEN
+                DELETE FROM mq_blocked WHERE channel = finished.channel AND position = place;
+                CONTINUE;
+            END IF;
+        ELSE
+            is_taken := false;
+        END IF;
+        IF NOT is_taken THEN
             INSERT INTO mq_idle_channels (channel) VALUES (finished.channel) ON CONFLICT DO NOTHING;
             EXIT;
         END IF;
-        SELECT * INTO job FROM mq_msgs WHERE id = next_id FOR UPDATE;
-        CONTINUE WHEN NOT FOUND;
+        DELETE FROM mq_blocked WHERE channel = finished.channel AND position = place;
         IF job.cancel_requested_at IS NOT NULL OR job.reserved_until <= clock_timestamp() THEN
             DELETE FROM mq_scheduled WHERE due_at = job.reserved_until AND id = job.id;
             DELETE FROM mq_msgs WHERE id = job.id;
@@ -647,11 +686,11 @@ BEGIN
     -- Nothing is written in these blocks, so their subtransactions cost no transaction id.
     BEGIN
         documents := ARRAY(SELECT m.payload_json::json FROM unnest(new_messages) AS m);
-    EXCEPTION WHEN data_exception THEN
+    EXCEPTION WHEN data_exception OR statement_too_complex THEN
         FOR document IN SELECT m.payload_json FROM unnest(new_messages) AS m LOOP
             BEGIN
                 PERFORM document::json;
-            EXCEPTION WHEN data_exception THEN
+            EXCEPTION WHEN data_exception OR statement_too_complex THEN
                 PERFORM mq_refuse('22P02', 'payload_json', quote_literal(left(document, 100)),
                     format('it must be JSON (%s)', SQLERRM));
             END;
@@ -776,9 +815,10 @@ COMMENT ON FUNCTION mq_enqueue IS 'Sends one job and returns its id.';
 -- Locks:   as mq_enqueue.
 -- Errors:  22023 no job name, an unknown option or column, or not a row trigger; those of mq_enqueue;
 --          22P02 or 22007 for a malformed option value.
--- Callers: producer, operator (who creates the trigger needs the right; who changes the row does not).
+-- Callers: producer, operator: who creates the trigger, and who changes the row. It runs with the
+--          rights of the latter, since making JSON of a row can call functions of the row's types.
 CREATE FUNCTION mq_enqueue_trigger() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER
+LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
@@ -792,14 +832,17 @@ DECLARE
     wanted  text[];
 BEGIN
     IF TG_LEVEL <> 'ROW' THEN
-        PERFORM mq_refuse('22023', format('trigger %I', TG_NAME), 'FOR EACH STATEMENT', 'it must be FOR EACH ROW');
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = format('trigger %I is FOR EACH STATEMENT, but it must be FOR EACH ROW', TG_NAME);
     ELSIF TG_NARGS = 0 THEN
-        PERFORM mq_refuse('22023', format('trigger %I', TG_NAME), 'without arguments', 'its first argument must be the job''s name');
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = format('trigger %I is without arguments, but its first argument must be the job''s name', TG_NAME);
     END IF;
     FOREACH option IN ARRAY TG_ARGV[1:] LOOP
         IF position('=' IN option) = 0 OR split_part(option, '=', 1) <> ALL (known) THEN
-            PERFORM mq_refuse('22023', format('argument of trigger %I', TG_NAME), quote_literal(option),
-                format('it must be option=value with one of the options %s', array_to_string(known, ', ')));
+            RAISE EXCEPTION USING ERRCODE = '22023',
+                MESSAGE = format('argument of trigger %I is %L, but it must be option=value with one of the options %s',
+                                 TG_NAME, option, array_to_string(known, ', '));
         END IF;
         options := options || jsonb_build_object(split_part(option, '=', 1), substr(option, position('=' IN option) + 1));
     END LOOP;
@@ -810,8 +853,9 @@ BEGIN
     wanted := string_to_array(options ->> 'columns', ',');
     FOREACH option IN ARRAY coalesce(wanted, '{}') || coalesce(ARRAY[options ->> 'channel_args_column'], '{}') LOOP
         IF option IS NOT NULL AND NOT subject ? option THEN
-            PERFORM mq_refuse('22023', format('argument of trigger %I', TG_NAME), quote_literal(option),
-                format('it must name a column of %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME));
+            RAISE EXCEPTION USING ERRCODE = '22023',
+                MESSAGE = format('argument of trigger %I is %L, but it must name a column of %I.%I',
+                                 TG_NAME, option, TG_TABLE_SCHEMA, TG_TABLE_NAME);
         END IF;
     END LOOP;
     IF wanted IS NOT NULL THEN
@@ -927,8 +971,8 @@ $$;
 COMMENT ON FUNCTION mq_end_attempt IS 'Internal. Ends an attempt that did not complete its job: the job waits again, or is dead.';
 
 -- sql/internal/mq_take_back_expired.sql
--- Internal. Takes back the jobs of claims whose deadline has passed: those that still exist, are
--- still at the attempt of the claim, and were not kept alive beyond it.
+-- Internal. Looks at the claims whose deadline has passed: their jobs that still exist and are still
+-- at the attempt of the claim are taken back, or, leased for longer, claimed on.
 -- Locks:   the claims, then the jobs, without waiting: a job whose row somebody has locked is being
 --          completed, failed or kept alive right now, and stays held for another second.
 CREATE FUNCTION mq_take_back_expired(this_moment timestamptz, most_claims integer) RETURNS void
@@ -952,30 +996,33 @@ BEGIN
                 SELECT claim.ctid FROM mq_claims AS claim
                 WHERE claim.deadline <= this_moment
                 ORDER BY claim.deadline LIMIT most_claims FOR UPDATE SKIP LOCKED))
-            RETURNING deadline, ids, attempts, worker
+            RETURNING leased_until, ids, positions, attempts, worker
         )
-        SELECT one.id, one.attempt, expired.deadline, expired.worker
-        FROM expired CROSS JOIN LATERAL unnest(expired.ids, expired.attempts) AS one (id, attempt)
-        WHERE (SELECT attempts_ended FROM mq_msgs WHERE mq_msgs.id = one.id) = one.attempt - 1
+        SELECT one.id, one.position, one.attempt, expired.leased_until, expired.worker
+        FROM expired
+        CROSS JOIN LATERAL unnest(expired.ids, expired.positions, expired.attempts) AS one (id, position, attempt)
+        WHERE (SELECT attempts_ended FROM mq_msgs
+               WHERE mq_msgs.id = one.id AND mq_msgs.position = one.position) = one.attempt - 1
     LOOP
-        SELECT * INTO job FROM mq_msgs WHERE id = held.id FOR UPDATE SKIP LOCKED;
+        SELECT * INTO job FROM mq_msgs WHERE id = held.id AND position = held.position FOR UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
             again := this_moment + interval '1 second';
         ELSIF job.attempts_ended <> held.attempt - 1 THEN
             CONTINUE;
-        ELSIF job.leased_until > this_moment THEN
-            again := job.leased_until;
+        ELSIF greatest(job.leased_until, held.leased_until) > this_moment THEN
+            again := least(greatest(job.leased_until, held.leased_until), this_moment + interval '10 seconds');
         ELSE
             PERFORM mq_end_attempt(
                 job,
                 format('The lease of attempt %s, held by %s, was over at %s.', held.attempt,
                        coalesce(nullif(held.worker, ''), 'an unnamed worker'),
-                       greatest(job.leased_until, held.deadline)),
+                       greatest(job.leased_until, held.leased_until)),
                 interval '0', true);
             CONTINUE;
         END IF;
-        INSERT INTO mq_claims (deadline, claim, ids, attempts, worker)
-        VALUES (again, nextval('mq_claim_number'), ARRAY[held.id], ARRAY[held.attempt], held.worker);
+        INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+        VALUES (again, nextval('mq_claim_number'), held.leased_until,
+                ARRAY[held.id], ARRAY[held.position], ARRAY[held.attempt], held.worker);
     END LOOP;
 END
 $$;
@@ -984,9 +1031,10 @@ COMMENT ON FUNCTION mq_take_back_expired IS 'Internal. Takes back the jobs whose
 -- sql/internal/mq_release_due.sql
 -- Internal. Jobs whose time has come become ready; reservations whose time is over disappear.
 -- A ticket counts only if its time is the job's; others are left over and are dropped.
+-- Returns: how many tickets it has met.
 -- Locks:   the tickets, and reserved jobs, without waiting: a reservation whose row is locked is
 --          being committed, kept alive or cancelled right now.
-CREATE FUNCTION mq_release_due(this_moment timestamptz, most_jobs integer) RETURNS void
+CREATE FUNCTION mq_release_due(this_moment timestamptz, most_jobs integer) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -997,6 +1045,7 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 DECLARE
+    tickets  integer;
     reserved uuid[];
     over     mq_msgs;
 BEGIN
@@ -1013,11 +1062,12 @@ BEGIN
     ), ready AS (
         INSERT INTO mq_ready (channel, priority, position, id)
         SELECT channel, priority, position, id FROM job WHERE reserved_until IS NULL
+        ON CONFLICT DO NOTHING
     )
-    SELECT array_agg(id) INTO reserved FROM job WHERE reserved_until IS NOT NULL;
+    SELECT (SELECT count(*)::integer FROM due), array_agg(id) INTO tickets, reserved FROM job WHERE reserved_until IS NOT NULL;
 
     IF reserved IS NULL THEN
-        RETURN;
+        RETURN tickets;
     END IF;
     FOR over IN
         SELECT * FROM mq_msgs WHERE id = ANY (reserved) AND reserved_until <= this_moment
@@ -1031,12 +1081,14 @@ BEGIN
     SELECT job.reserved_until, job.id FROM mq_msgs AS job
     WHERE job.id = ANY (reserved) AND job.reserved_until <= this_moment
     ON CONFLICT DO NOTHING;
+    RETURN tickets;
 END
 $$;
 COMMENT ON FUNCTION mq_release_due IS 'Internal. Makes due jobs ready and drops the reservations that are over.';
 
 -- sql/internal/mq_forget_dead.sql
 -- Internal. Deletes dead jobs that are older than the retention allows, the oldest first.
+-- Locks:   tickets and jobs, without waiting: a locked one is being retried or removed.
 -- Called where it cannot slow down a busy queue: when a job dies, and when a poll finds nothing.
 CREATE FUNCTION mq_forget_dead(most_jobs integer) RETURNS void
 LANGUAGE plpgsql
@@ -1048,20 +1100,25 @@ SET jit = off
 AS $$
 DECLARE
     retention interval;
+    old       record;
 BEGIN
     SELECT dead_retention INTO retention FROM mq_settings WHERE is_only_row;
     IF retention IS NULL THEN
         RETURN;
     END IF;
-    WITH forgotten AS (
-        DELETE FROM mq_dead WHERE ctid = ANY (ARRAY(
-            SELECT ticket.ctid FROM mq_dead AS ticket
-            WHERE ticket.died_at <= clock_timestamp() - retention
-            ORDER BY ticket.died_at LIMIT most_jobs FOR UPDATE SKIP LOCKED))
-        RETURNING died_at, id
-    )
-    DELETE FROM mq_msgs AS job USING forgotten
-    WHERE job.id = forgotten.id AND job.died_at = forgotten.died_at;
+    FOR old IN
+        SELECT ticket.died_at, ticket.id FROM mq_dead AS ticket
+        WHERE ticket.died_at <= clock_timestamp() - retention
+        ORDER BY ticket.died_at LIMIT most_jobs FOR UPDATE SKIP LOCKED
+    LOOP
+        PERFORM FROM mq_msgs WHERE mq_msgs.id = old.id AND mq_msgs.died_at = old.died_at FOR UPDATE SKIP LOCKED;
+        IF FOUND THEN
+            DELETE FROM mq_msgs WHERE mq_msgs.id = old.id;
+        ELSIF EXISTS (SELECT FROM mq_msgs WHERE mq_msgs.id = old.id AND mq_msgs.died_at = old.died_at) THEN
+            CONTINUE;
+        END IF;
+        DELETE FROM mq_dead WHERE mq_dead.died_at = old.died_at AND mq_dead.id = old.id;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION mq_forget_dead IS 'Internal. Deletes dead jobs that have been kept long enough.';
@@ -1116,24 +1173,34 @@ DECLARE
     next_due        timestamptz;
     next_deadline   timestamptz;
     any_idle        boolean;
-    ring_position   uuid := coalesce(nullif(current_setting('sqlxmq.ring_position', true), '')::uuid, gen_random_uuid());
+    ring_position   uuid;
     arcs_after      uuid[];
     arcs_upto       uuid[];
     still_wanted    integer := batch_size;
     channels_seen   bigint;
     last_channel    uuid;
     claimed_ids     uuid[];
+    claimed_places  bigint[];
+    met_others      boolean := false;
+    released        integer := 0;
+    most_released   CONSTANT integer := greatest(100, 4 * least(batch_size, 250));
     claimed_count   integer := 0;
 BEGIN
     IF batch_size IS NULL OR batch_size NOT BETWEEN 1 AND 10000 THEN
         PERFORM mq_refuse(CASE WHEN batch_size IS NULL THEN '22004' ELSE '22023' END,
             'batch_size', batch_size::text, 'it must be between 1 and 10000');
-    ELSIF array_position(channel_names, NULL) IS NOT NULL THEN
-        PERFORM mq_refuse('22004', format('channel_names[%s]', array_position(channel_names, NULL)), NULL,
-            'every channel name must be given; for all channels, pass NULL for the array');
     ELSIF lease < interval '0' OR lease > interval '1000 years' THEN
         PERFORM mq_refuse('22023', 'lease', lease::text, 'it must be NULL or between 0 and 1000 years');
     END IF;
+    IF channel_names IS NOT NULL THEN
+        PERFORM mq_check_channel_names(channel_names);
+    END IF;
+    -- Anybody can set it to anything: then begin somewhere.
+    ring_position := CASE
+        WHEN current_setting('sqlxmq.ring_position', true) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+            THEN current_setting('sqlxmq.ring_position', true)::uuid
+        ELSE gen_random_uuid()
+    END;
 
     -- Housekeeping: one probe each when there is none to do.
     SELECT (SELECT due_at FROM mq_scheduled ORDER BY due_at LIMIT 1),
@@ -1144,7 +1211,7 @@ BEGIN
         PERFORM mq_take_back_expired(this_moment, 10);
     END IF;
     IF next_due <= this_moment THEN
-        PERFORM mq_release_due(this_moment, least(1000, greatest(100, 4 * batch_size)));
+        released := mq_release_due(this_moment, most_released);
     END IF;
     IF any_idle THEN
         PERFORM mq_settle_idle_channels();
@@ -1199,25 +1266,28 @@ BEGIN
             RETURNING id, priority, position
         )
         SELECT array_agg(id ORDER BY priority, position),
+               array_agg(position ORDER BY priority, position),
                (SELECT count(*) FROM seen),
                (SELECT (array_agg(seen.channel))[count(*)] FROM seen)
-        INTO claimed_ids, channels_seen, last_channel
+        INTO claimed_ids, claimed_places, channels_seen, last_channel
         FROM taken;
         EXIT WHEN channels_seen = 0;
         ring_position := last_channel;
+        met_others := met_others OR claimed_ids IS NULL;
 
         IF claimed_ids IS NOT NULL THEN
             RETURN QUERY
             WITH job AS MATERIALIZED (
-                SELECT job.id, job.name, job.payload_json, job.payload_bytes, job.retry_backoff,
+                SELECT job.id, job.position, job.name, job.payload_json, job.payload_bytes, job.retry_backoff,
                        job.attempts_ended + 1 AS attempt, job.attempts_allowed, job.channel_name,
                        job.channel_args, job.cancel_requested_at,
                        this_moment + greatest(job.retry_backoff, lease) AS deadline, n
-                FROM unnest(claimed_ids) WITH ORDINALITY AS mine (id, n)
-                JOIN mq_msgs AS job ON job.id = mine.id
+                FROM unnest(claimed_ids, claimed_places) WITH ORDINALITY AS mine (id, position, n)
+                JOIN mq_msgs AS job ON job.id = mine.id AND job.position = mine.position
             ), claim AS (
-                INSERT INTO mq_claims (deadline, claim, ids, attempts, worker)
-                SELECT job.deadline, nextval('mq_claim_number'), array_agg(job.id), array_agg(job.attempt),
+                INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+                SELECT least(job.deadline, this_moment + interval '10 seconds'), nextval('mq_claim_number'),
+                       job.deadline, array_agg(job.id), array_agg(job.position), array_agg(job.attempt),
                        coalesce(worker, current_setting('application_name'))
                 FROM job GROUP BY job.deadline
             )
@@ -1246,11 +1316,16 @@ BEGIN
                      (SELECT this_moment + interval '1 second' FROM mq_idle_channels ORDER BY channel LIMIT 1))
         INTO next_due;
         IF next_due IS NOT NULL THEN
-            -- What is overdue is in somebody else's hands for a moment: not at once, but soon.
-            wait_time := CASE WHEN next_due > this_moment
-                THEN greatest(next_due - clock_timestamp(), interval '1 millisecond')
-                ELSE interval '50 milliseconds'
+            wait_time := CASE
+                WHEN next_due > this_moment OR released = most_released
+                    THEN greatest(next_due - clock_timestamp(), interval '1 millisecond')
+                -- What is overdue is in somebody else's hands, perhaps for long.
+                ELSE interval '0.5 seconds'
             END;
+        END IF;
+        IF met_others THEN
+            -- Other polls were just taking what was ready; should they not commit, it still is.
+            wait_time := least(wait_time, interval '0.1 seconds');
         END IF;
         RETURN NEXT;
     END IF;
@@ -1335,7 +1410,7 @@ COMMENT ON FUNCTION mq_keep_alive IS 'Pushes the leases of running jobs, and tel
 --          parts to replace (NULL: leave as it is); extra_retries, attempts to add (NULL: none);
 --          attempt, the fence (NULL: whatever attempt is under way, as the crate does it).
 -- Returns: nothing.
--- Locks:   the job's row.
+-- Locks:   the job's row, waiting for whoever has it.
 -- Errors:  MQ001 attempt is given and the caller does not hold the job at it; 22004, 22003, 22023,
 --          22P02 for bad arguments. Without attempt, an unknown job is passed over.
 -- Callers: worker, operator.
@@ -1358,7 +1433,6 @@ SET jit = off
 AS $$
 DECLARE
     document json;
-    is_held  boolean;
 BEGIN
     IF msg_id IS NULL THEN
         PERFORM mq_refuse('22004', 'msg_id', NULL, 'it must be a job id');
@@ -1367,15 +1441,20 @@ BEGIN
     END IF;
     BEGIN
         document := new_payload_json::json;
-    EXCEPTION WHEN data_exception THEN
+    EXCEPTION WHEN data_exception OR statement_too_complex THEN
         PERFORM mq_refuse('22P02', 'new_payload_json', quote_literal(left(new_payload_json, 100)),
             format('it must be JSON (%s)', SQLERRM));
     END;
-    SELECT kept.is_held INTO is_held
-    FROM mq_keep_alive(ARRAY[msg_id], duration, CASE WHEN attempt IS NOT NULL THEN ARRAY[attempt] END) AS kept;
-    IF attempt IS NOT NULL AND NOT is_held THEN
-        PERFORM mq_raise_lost_lease(msg_id, attempt);
+    IF attempt IS NOT NULL THEN
+        PERFORM FROM mq_held AS job WHERE job.id = msg_id AND job.attempt = mq_checkpoint.attempt FOR UPDATE;
+        IF NOT FOUND THEN
+            PERFORM mq_raise_lost_lease(msg_id, attempt);
+        END IF;
+    ELSE
+        PERFORM FROM mq_msgs AS job WHERE job.id = msg_id FOR UPDATE;
     END IF;
+    -- The row is this transaction's own now: keep-alive meets no lock.
+    PERFORM mq_keep_alive(ARRAY[msg_id], duration);
     UPDATE mq_msgs AS job SET
         payload_json = coalesce(document, job.payload_json),
         payload_bytes = coalesce(new_payload_bytes, job.payload_bytes),
@@ -1587,11 +1666,46 @@ END
 $$;
 COMMENT ON FUNCTION mq_release IS 'Gives jobs back without counting the attempt; returns the ids that the caller still held.';
 
+-- sql/internal/mq_remove_tickets.sql
+-- Internal. Removes whatever tickets these jobs have; the caller removes the jobs.
+-- Locks:   the tickets, waiting for a poll that is just taking them.
+CREATE FUNCTION mq_remove_tickets(msg_ids uuid[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+BEGIN
+    WITH job AS MATERIALIZED (
+        SELECT job.id, job.channel, job.priority, job.position, job.ordered, job.died_at,
+               coalesce(job.reserved_until, job.due_at) AS due_at
+        FROM (SELECT one.id FROM unnest(msg_ids) AS one (id) ORDER BY id OFFSET 0) AS one
+        JOIN mq_msgs AS job ON job.id = one.id
+    ), blocked AS (
+        DELETE FROM mq_blocked AS ticket USING job
+        WHERE job.ordered AND ticket.channel = job.channel AND ticket.position = job.position
+    ), scheduled AS (
+        DELETE FROM mq_scheduled AS ticket USING job
+        WHERE ticket.due_at = job.due_at AND ticket.id = job.id
+    ), dead AS (
+        DELETE FROM mq_dead AS ticket USING job
+        WHERE ticket.died_at = job.died_at AND ticket.id = job.id
+    )
+    DELETE FROM mq_ready AS ticket USING job
+    WHERE ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
+END
+$$;
+COMMENT ON FUNCTION mq_remove_tickets IS 'Internal. Removes whatever tickets these jobs have.';
+
 -- sql/functions/mq_delete.sql
 -- Purpose: remove jobs, whatever state they are in: completion as the crate does it. It is not fenced;
 --          new clients use mq_complete.
 -- Returns: nothing; unknown ids are passed over.
--- Locks:   the jobs' rows, in the order of their ids, and their tickets.
+-- Locks:   the jobs' tickets, then their rows in the order of their ids.
 -- Errors:  22004 msg_ids is NULL or holds a NULL.
 -- Callers: worker, operator.
 CREATE FUNCTION mq_delete(msg_ids uuid[]) RETURNS void
@@ -1606,21 +1720,11 @@ SET jit = off
 AS $$
 BEGIN
     PERFORM mq_check_ids(msg_ids, NULL, false);
-    WITH gone AS (
-        DELETE FROM mq_msgs AS job
-        USING (SELECT done.id FROM unnest(msg_ids) AS done (id) ORDER BY id OFFSET 0) AS done
-        WHERE job.id = done.id
-        RETURNING job.id, job.channel, job.priority, job.position,
-                  coalesce(job.reserved_until, job.due_at) AS due_at, job.died_at
-    ), ready AS (
-        DELETE FROM mq_ready AS ticket USING gone
-        WHERE ticket.channel = gone.channel AND ticket.priority = gone.priority AND ticket.position = gone.position
-    ), dead AS (
-        DELETE FROM mq_dead AS ticket USING gone
-        WHERE ticket.died_at = gone.died_at AND ticket.id = gone.id
-    )
-    DELETE FROM mq_scheduled AS ticket USING gone
-    WHERE ticket.due_at = gone.due_at AND ticket.id = gone.id;
+    -- First the tickets, then the jobs: the order in which everybody takes them.
+    PERFORM mq_remove_tickets(msg_ids);
+    DELETE FROM mq_msgs AS job
+    USING (SELECT done.id FROM unnest(msg_ids) AS done (id) ORDER BY id OFFSET 0) AS done
+    WHERE job.id = done.id;
 END
 $$;
 COMMENT ON FUNCTION mq_delete IS 'Removes jobs whatever their state, unfenced.';
@@ -1650,35 +1754,40 @@ DECLARE
     is_waiting boolean;
 BEGIN
     PERFORM mq_check_ids(msg_ids, NULL, false);
+    <<each>>
     FOR one IN SELECT DISTINCT wanted.id FROM unnest(msg_ids) AS wanted (id) ORDER BY id LOOP
-        SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = one;
-        CONTINUE WHEN NOT FOUND;
-        -- Whoever gets the ticket has the job: a poll that was first has left none. In the order in
-        -- which tickets move, so that one on the move is met further on, or seen as running.
-        DELETE FROM mq_blocked AS ticket WHERE ticket.channel = job.channel AND ticket.position = job.position;
-        is_waiting := FOUND;
-        DELETE FROM mq_scheduled AS ticket
-        WHERE ticket.due_at = coalesce(job.reserved_until, job.due_at) AND ticket.id = job.id;
-        is_waiting := is_waiting OR FOUND;
-        IF NOT is_waiting THEN
-            DELETE FROM mq_ready AS ticket
-            WHERE ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
+        LOOP
+            SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = one;
+            CONTINUE each WHEN NOT FOUND;
+            -- Whoever gets the ticket has the job: a poll that was first has left none. In the order in
+            -- which tickets move, so that one on the move is met further on, or seen as running.
+            DELETE FROM mq_blocked AS ticket WHERE ticket.channel = job.channel AND ticket.position = job.position;
             is_waiting := FOUND;
-        END IF;
-        IF NOT is_waiting THEN
-            DELETE FROM mq_dead AS ticket WHERE ticket.died_at = job.died_at AND ticket.id = job.id;
-            is_waiting := FOUND;
-        END IF;
+            DELETE FROM mq_scheduled AS ticket
+            WHERE ticket.due_at = coalesce(job.reserved_until, job.due_at) AND ticket.id = job.id;
+            is_waiting := is_waiting OR FOUND;
+            IF NOT is_waiting THEN
+                DELETE FROM mq_ready AS ticket
+                WHERE ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
+                is_waiting := FOUND;
+            END IF;
+            IF NOT is_waiting THEN
+                DELETE FROM mq_dead AS ticket WHERE ticket.died_at = job.died_at AND ticket.id = job.id;
+                is_waiting := FOUND;
+            END IF;
+            IF is_waiting THEN
+                outcome := 'removed';
+                DELETE FROM mq_msgs WHERE mq_msgs.id = one;
+            ELSE
+                outcome := 'requested';
+                UPDATE mq_msgs SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+                WHERE mq_msgs.id = one AND mq_msgs.position = job.position
+                  AND mq_msgs.attempts_ended = job.attempts_ended AND mq_msgs.died_at IS NOT DISTINCT FROM job.died_at;
+            END IF;
+            -- Not found: its holder has just finished the attempt, or the job. Look again.
+            EXIT WHEN FOUND;
+        END LOOP;
         msg_id := one;
-        IF is_waiting THEN
-            outcome := 'removed';
-            DELETE FROM mq_msgs WHERE mq_msgs.id = one;
-        ELSE
-            outcome := 'requested';
-            UPDATE mq_msgs SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
-            WHERE mq_msgs.id = one;
-        END IF;
-        CONTINUE WHEN NOT FOUND;
         RETURN NEXT;
     END LOOP;
 END
@@ -1709,6 +1818,7 @@ AS $$
 DECLARE
     job           mq_msgs;
     channel_names text[] := ARRAY[]::text[];
+    opened        uuid[];
 BEGIN
     PERFORM mq_check_ids(msg_ids, NULL, false);
     IF retries IS NULL OR retries NOT BETWEEN 0 AND 1000000 THEN
@@ -1718,17 +1828,23 @@ BEGIN
         PERFORM mq_refuse(CASE WHEN delay IS NULL THEN '22004' ELSE '22023' END,
             'delay', delay::text, 'it must be between 0 and 1000 years');
     END IF;
+    -- First the channels' order, all at once, then the jobs: so does every sender.
+    opened := mq_join_channels(ARRAY(
+        SELECT channel FROM mq_msgs
+        WHERE id = ANY (msg_ids) AND died_at IS NOT NULL AND ordered AND passes_when_dead));
     FOR job IN SELECT * FROM mq_msgs WHERE id = ANY (msg_ids) AND died_at IS NOT NULL ORDER BY position FOR UPDATE LOOP
         DELETE FROM mq_dead WHERE died_at = job.died_at AND id = job.id;
         UPDATE mq_msgs SET
             attempts_allowed = attempts_ended + 1 + retries,
             died_at = NULL,
+            cancel_requested_at = NULL,
             due_at = CASE WHEN delay > interval '0' THEN clock_timestamp() + delay END
         WHERE id = job.id
         RETURNING * INTO job;
         -- One that let others pass has lost its turn: it is the next again, by its position.
         IF job.ordered AND job.passes_when_dead THEN
-            IF cardinality(mq_join_channels(ARRAY[job.channel])) = 1 THEN
+            IF job.channel = ANY (opened) THEN
+                opened := array_remove(opened, job.channel);
                 INSERT INTO mq_heads (channel, id) VALUES (job.channel, job.id);
                 PERFORM mq_issue_ticket(job);
             ELSE
@@ -1747,6 +1863,42 @@ END
 $$;
 COMMENT ON FUNCTION mq_retry IS 'Gives dead jobs new attempts; returns the ids that were dead.';
 
+-- sql/internal/mq_clear_jobs.sql
+-- Internal. Removes all jobs of these channel names (NULL: of all).
+-- Locks:   the order of the channels, in the order of their keys; then the jobs, in the order of their
+--          positions, in which turns are given; then their tickets.
+CREATE FUNCTION mq_clear_jobs(channel_names text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET jit = off
+AS $$
+DECLARE
+    halves CONSTANT text[] := ARRAY(
+        SELECT left(mq_channel_key(c, '')::text, 18) FROM unnest(channel_names) AS c);
+    closed uuid[];
+    ids    uuid[];
+BEGIN
+    closed := ARRAY(
+        SELECT channel FROM mq_chains
+        WHERE channel_names IS NULL OR left(channel::text, 18) = ANY (halves)
+        ORDER BY channel FOR UPDATE);
+    ids := ARRAY(
+        SELECT id FROM mq_msgs
+        WHERE channel_names IS NULL OR channel_name = ANY (channel_names)
+        ORDER BY position FOR UPDATE);
+    -- No heads, no turns to give: the jobs leave one by one without a successor. Only the channels that
+    -- are locked: others may have been opened since, and go on by themselves.
+    DELETE FROM mq_heads WHERE channel = ANY (closed);
+    DELETE FROM mq_idle_channels WHERE channel = ANY (closed);
+    PERFORM mq_remove_tickets(ids);
+    DELETE FROM mq_msgs WHERE id = ANY (ids);
+    DELETE FROM mq_chains WHERE channel = ANY (closed);
+    -- What is left here are tickets of jobs that were deleted by hand.
+    DELETE FROM mq_blocked WHERE channel = ANY (closed);
+END
+$$;
+COMMENT ON FUNCTION mq_clear_jobs IS 'Internal. Removes all jobs of these channel names, or of all.';
+
 -- sql/functions/mq_clear.sql
 -- Purpose: remove all jobs of these channel names, whatever their state.
 -- Returns: nothing.
@@ -1759,31 +1911,12 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET jit = off
 AS $$
-DECLARE
-    halves CONSTANT text[] := ARRAY(
-        SELECT left(mq_channel_key(c, '')::text, 18) FROM unnest(channel_names) AS c);
 BEGIN
     IF channel_names IS NULL THEN
         PERFORM mq_refuse('22004', 'channel_names', NULL, 'it must be an array; to clear all channels, call mq_clear_all');
-    ELSIF array_position(channel_names, NULL) IS NOT NULL THEN
-        PERFORM mq_refuse('22004', format('channel_names[%s]', array_position(channel_names, NULL)), NULL,
-            'every channel name must be given');
     END IF;
-    -- Heads and order first: with nobody's turn to give, the jobs leave one by one without a successor.
-    DELETE FROM mq_chains WHERE left(channel::text, 18) = ANY (halves);
-    DELETE FROM mq_heads WHERE left(channel::text, 18) = ANY (halves);
-    DELETE FROM mq_idle_channels WHERE left(channel::text, 18) = ANY (halves);
-    DELETE FROM mq_blocked WHERE left(channel::text, 18) = ANY (halves);
-    DELETE FROM mq_ready WHERE left(channel::text, 18) = ANY (halves);
-    WITH gone AS (
-        DELETE FROM mq_msgs AS job WHERE job.channel_name = ANY (channel_names)
-        RETURNING job.id, coalesce(job.reserved_until, job.due_at) AS due_at, job.died_at
-    ), dead AS (
-        DELETE FROM mq_dead AS ticket USING gone
-        WHERE ticket.died_at = gone.died_at AND ticket.id = gone.id
-    )
-    DELETE FROM mq_scheduled AS ticket USING gone
-    WHERE ticket.due_at = gone.due_at AND ticket.id = gone.id;
+    PERFORM mq_check_channel_names(channel_names);
+    PERFORM mq_clear_jobs(channel_names);
 END
 $$;
 COMMENT ON FUNCTION mq_clear IS 'Removes all jobs of these channel names.';
@@ -1791,7 +1924,8 @@ COMMENT ON FUNCTION mq_clear IS 'Removes all jobs of these channel names.';
 -- sql/functions/mq_clear_all.sql
 -- Purpose: remove all jobs.
 -- Returns: nothing.
--- Locks:   all jobs and tickets, row by row; no table lock beyond that of DELETE.
+-- Locks:   all jobs and tickets, row by row, and the order of all channels: it waits for senders of
+--          ordered jobs. No table lock beyond that of DELETE.
 -- Errors:  none of its own.
 -- Callers: operator.
 CREATE FUNCTION mq_clear_all() RETURNS void
@@ -1800,15 +1934,8 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 SET jit = off
 AS $$
 BEGIN
-    DELETE FROM mq_chains;
-    DELETE FROM mq_heads;
-    DELETE FROM mq_idle_channels;
-    DELETE FROM mq_blocked;
-    DELETE FROM mq_ready;
-    DELETE FROM mq_scheduled;
-    DELETE FROM mq_dead;
+    PERFORM mq_clear_jobs(NULL);
     DELETE FROM mq_claims;
-    DELETE FROM mq_msgs;
 END
 $$;
 COMMENT ON FUNCTION mq_clear_all IS 'Removes all jobs.';
@@ -1846,7 +1973,7 @@ SELECT
         WHEN ready.id IS NOT NULL THEN 'ready'
         WHEN scheduled.id IS NOT NULL THEN
             CASE WHEN job.reserved_until IS NULL AND job.due_at <= clock_timestamp() THEN 'ready' ELSE 'scheduled' END
-        WHEN greatest(claim.deadline, job.leased_until) > clock_timestamp() THEN 'running'
+        WHEN greatest(claim.leased_until, job.leased_until) > clock_timestamp() THEN 'running'
         WHEN job.attempts_ended + 1 < job.attempts_allowed THEN 'ready'
         ELSE 'dead'
     END AS state,
@@ -1862,7 +1989,7 @@ SELECT
     job.created_at,
     coalesce(job.due_at, job.created_at) AS due_at,
     job.reserved_until,
-    CASE WHEN claim.id IS NOT NULL THEN greatest(claim.deadline, job.leased_until) END AS leased_until,
+    CASE WHEN claim.id IS NOT NULL THEN greatest(claim.leased_until, job.leased_until) END AS leased_until,
     claim.worker,
     job.cancel_requested_at,
     job.died_at,
@@ -1878,10 +2005,10 @@ LEFT JOIN mq_blocked AS blocked
 LEFT JOIN mq_scheduled AS scheduled
     ON scheduled.id = job.id AND scheduled.due_at = coalesce(job.reserved_until, job.due_at)
 LEFT JOIN (
-    SELECT one.id, one.attempt, claim.deadline, claim.worker
-    FROM mq_claims AS claim CROSS JOIN LATERAL unnest(claim.ids, claim.attempts) AS one (id, attempt)
+    SELECT one.id, one.position, one.attempt, claim.leased_until, claim.worker
+    FROM mq_claims AS claim CROSS JOIN LATERAL unnest(claim.ids, claim.positions, claim.attempts) AS one (id, position, attempt)
 ) AS claim
-    ON claim.id = job.id AND claim.attempt = job.attempts_ended + 1
+    ON claim.id = job.id AND claim.position = job.position AND claim.attempt = job.attempts_ended + 1
 WHERE job.reserved_until IS NULL OR job.reserved_until > clock_timestamp();
 COMMENT ON VIEW mq_jobs IS 'All jobs with their state in words: ready, scheduled, running, blocked or dead.';
 
@@ -1896,12 +2023,12 @@ SELECT
     claim.worker,
     one.attempt,
     job.attempts_allowed - one.attempt AS attempts_left,
-    greatest(claim.deadline, job.leased_until) AS leased_until,
+    greatest(claim.leased_until, job.leased_until) AS leased_until,
     job.cancel_requested_at
 FROM mq_claims AS claim
-CROSS JOIN LATERAL unnest(claim.ids, claim.attempts) AS one (id, attempt)
-JOIN mq_msgs AS job ON job.id = one.id AND job.attempts_ended + 1 = one.attempt
-WHERE greatest(claim.deadline, job.leased_until) > clock_timestamp();
+CROSS JOIN LATERAL unnest(claim.ids, claim.positions, claim.attempts) AS one (id, position, attempt)
+JOIN mq_msgs AS job ON job.id = one.id AND job.position = one.position AND job.attempts_ended + 1 = one.attempt
+WHERE greatest(claim.leased_until, job.leased_until) > clock_timestamp();
 COMMENT ON VIEW mq_running_jobs IS 'What is running, where, and until when it is leased.';
 
 -- sql/views/mq_dead_jobs.sql
@@ -1961,9 +2088,8 @@ BEGIN
     IF count_limit IS NULL OR count_limit NOT BETWEEN 1 AND 1000000 THEN
         PERFORM mq_refuse(CASE WHEN count_limit IS NULL THEN '22004' ELSE '22023' END,
             'count_limit', count_limit::text, 'it must be between 1 and 1000000');
-    ELSIF array_position(channel_names, NULL) IS NOT NULL THEN
-        PERFORM mq_refuse('22004', format('channel_names[%s]', array_position(channel_names, NULL)), NULL,
-            'every channel name must be given; for all channels, pass NULL for the array');
+    ELSIF channel_names IS NOT NULL THEN
+        PERFORM mq_check_channel_names(channel_names);
     END IF;
     RETURN QUERY
     WITH RECURSIVE ready_channel AS (
@@ -2003,12 +2129,12 @@ BEGIN
         UNION ALL
         -- A lease that is over counts for what the next poll will make of it.
         SELECT job.channel,
-               CASE WHEN greatest(claim.deadline, job.leased_until) > clock_timestamp() THEN 'running'
+               CASE WHEN greatest(claim.leased_until, job.leased_until) > clock_timestamp() THEN 'running'
                     WHEN one.attempt < job.attempts_allowed THEN 'ready' ELSE 'dead' END,
                count(*), (array_agg(job.id))[1], false, NULL
         FROM mq_claims AS claim
-        CROSS JOIN LATERAL unnest(claim.ids, claim.attempts) AS one (id, attempt)
-        JOIN mq_msgs AS job ON job.id = one.id AND job.attempts_ended + 1 = one.attempt
+        CROSS JOIN LATERAL unnest(claim.ids, claim.positions, claim.attempts) AS one (id, position, attempt)
+        JOIN mq_msgs AS job ON job.id = one.id AND job.position = one.position AND job.attempts_ended + 1 = one.attempt
         GROUP BY 1, 2
         UNION ALL
         SELECT job.channel, 'dead', count(*), (array_agg(job.id))[1], sum(count(*)) OVER () >= 10 * count_limit::bigint, NULL
@@ -2204,13 +2330,13 @@ COMMENT ON FUNCTION mq_grant IS 'Gives a role what a producer, worker, observer 
 -- PUBLIC can call nothing and read nothing; mq_grant opens what a role needs.
 REVOKE ALL ON FUNCTION
     mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]),
-    mq_refuse(text, text, text, text), mq_check_ids(uuid[], integer[], boolean),
+    mq_refuse(text, text, text, text), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
     mq_raise_lost_lease(uuid, integer), mq_join_channels(uuid[]), mq_issue_ticket(mq_msgs),
     mq_advance_channel(mq_msgs), mq_leave_channel(), mq_settle_idle_channels(),
     mq_insert(mq_new_t[], integer[], text[]),
     mq_enqueue(text, jsonb, text, text, interval, integer, interval, boolean, integer, interval, bytea, text, uuid),
     mq_enqueue_trigger(), mq_commit(uuid[]), mq_end_attempt(mq_msgs, text, interval, boolean),
-    mq_take_back_expired(timestamptz, integer), mq_release_due(timestamptz, integer), mq_forget_dead(integer),
+    mq_take_back_expired(timestamptz, integer), mq_release_due(timestamptz, integer), mq_forget_dead(integer), mq_remove_tickets(uuid[]), mq_clear_jobs(text[]),
     mq_poll(text[], integer, interval, text), mq_keep_alive(uuid[], interval, integer[]),
     mq_checkpoint(uuid, interval, text, bytea, integer, integer),
     mq_complete(uuid, integer), mq_complete(uuid[], integer[]),
@@ -2225,6 +2351,19 @@ REVOKE ALL ON
     mq_idle_channels, mq_settings, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs
 FROM PUBLIC;
 REVOKE ALL ON SEQUENCE mq_position, mq_claim_number FROM PUBLIC;
+
+-- Functions run with their owner's rights, and find operators and functions along their search_path, which
+-- includes this schema: nobody else may create any here.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl) AS granted
+               WHERE pg_namespace.oid = '@extschema@'::regnamespace
+                 AND granted.grantee = 0 AND granted.privilege_type = 'CREATE') THEN
+        RAISE WARNING 'everybody can create objects in schema %', '@extschema@'
+            USING HINT = 'REVOKE CREATE ON SCHEMA … FROM PUBLIC, or create the extension in a schema of its own.';
+    END IF;
+END
+$$;
 
 -- sql/backup.sql
 -- All of the queue is the user's data: pg_dump takes it along, sequences included.

@@ -1,13 +1,13 @@
 -- PUBLIC can call nothing and read nothing; mq_grant opens what a role needs.
 REVOKE ALL ON FUNCTION
     mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]),
-    mq_refuse(text, text, text, text), mq_check_ids(uuid[], integer[], boolean),
+    mq_refuse(text, text, text, text), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
     mq_raise_lost_lease(uuid, integer), mq_join_channels(uuid[]), mq_issue_ticket(mq_msgs),
     mq_advance_channel(mq_msgs), mq_leave_channel(), mq_settle_idle_channels(),
     mq_insert(mq_new_t[], integer[], text[]),
     mq_enqueue(text, jsonb, text, text, interval, integer, interval, boolean, integer, interval, bytea, text, uuid),
     mq_enqueue_trigger(), mq_commit(uuid[]), mq_end_attempt(mq_msgs, text, interval, boolean),
-    mq_take_back_expired(timestamptz, integer), mq_release_due(timestamptz, integer), mq_forget_dead(integer),
+    mq_take_back_expired(timestamptz, integer), mq_release_due(timestamptz, integer), mq_forget_dead(integer), mq_remove_tickets(uuid[]), mq_clear_jobs(text[]),
     mq_poll(text[], integer, interval, text), mq_keep_alive(uuid[], interval, integer[]),
     mq_checkpoint(uuid, interval, text, bytea, integer, integer),
     mq_complete(uuid, integer), mq_complete(uuid[], integer[]),
@@ -22,3 +22,16 @@ REVOKE ALL ON
     mq_idle_channels, mq_settings, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs
 FROM PUBLIC;
 REVOKE ALL ON SEQUENCE mq_position, mq_claim_number FROM PUBLIC;
+
+-- Functions run with their owner's rights, and find operators and functions along their search_path, which
+-- includes this schema: nobody else may create any here.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl) AS granted
+               WHERE pg_namespace.oid = '@extschema@'::regnamespace
+                 AND granted.grantee = 0 AND granted.privilege_type = 'CREATE') THEN
+        RAISE WARNING 'everybody can create objects in schema %', '@extschema@'
+            USING HINT = 'REVOKE CREATE ON SCHEMA … FROM PUBLIC, or create the extension in a schema of its own.';
+    END IF;
+END
+$$;

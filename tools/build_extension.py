@@ -1,4 +1,7 @@
-"""Builds the extension's SQL script from the files that sql/manifest lists."""
+"""Builds the extension's SQL script from the files that sql/manifest lists.
+
+With --check it only says whether the script that is there is that of the sources.
+"""
 
 from __future__ import annotations
 
@@ -34,5 +37,15 @@ def script() -> str:
     return "".join(parts).replace("@VERSION@", version())
 
 
+def main() -> None:
+    """Writes the script, or compares it."""
+    built = ROOT / "extension" / f"sqlxmq--{version()}.sql"
+    if sys.argv[1:] == ["--check"]:
+        if not built.exists() or built.read_text() != script():
+            sys.exit(f"{built.relative_to(ROOT)} is not that of the sources under sql/: run make, and commit it")
+    else:
+        built.write_text(script())
+
+
 if __name__ == "__main__":
-    (ROOT / "extension" / f"sqlxmq--{version()}.sql").write_text(script())
+    main()

@@ -20,35 +20,40 @@ DECLARE
     is_waiting boolean;
 BEGIN
     PERFORM mq_check_ids(msg_ids, NULL, false);
+    <<each>>
     FOR one IN SELECT DISTINCT wanted.id FROM unnest(msg_ids) AS wanted (id) ORDER BY id LOOP
-        SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = one;
-        CONTINUE WHEN NOT FOUND;
-        -- Whoever gets the ticket has the job: a poll that was first has left none. In the order in
-        -- which tickets move, so that one on the move is met further on, or seen as running.
-        DELETE FROM mq_blocked AS ticket WHERE ticket.channel = job.channel AND ticket.position = job.position;
-        is_waiting := FOUND;
-        DELETE FROM mq_scheduled AS ticket
-        WHERE ticket.due_at = coalesce(job.reserved_until, job.due_at) AND ticket.id = job.id;
-        is_waiting := is_waiting OR FOUND;
-        IF NOT is_waiting THEN
-            DELETE FROM mq_ready AS ticket
-            WHERE ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
+        LOOP
+            SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = one;
+            CONTINUE each WHEN NOT FOUND;
+            -- Whoever gets the ticket has the job: a poll that was first has left none. In the order in
+            -- which tickets move, so that one on the move is met further on, or seen as running.
+            DELETE FROM mq_blocked AS ticket WHERE ticket.channel = job.channel AND ticket.position = job.position;
             is_waiting := FOUND;
-        END IF;
-        IF NOT is_waiting THEN
-            DELETE FROM mq_dead AS ticket WHERE ticket.died_at = job.died_at AND ticket.id = job.id;
-            is_waiting := FOUND;
-        END IF;
+            DELETE FROM mq_scheduled AS ticket
+            WHERE ticket.due_at = coalesce(job.reserved_until, job.due_at) AND ticket.id = job.id;
+            is_waiting := is_waiting OR FOUND;
+            IF NOT is_waiting THEN
+                DELETE FROM mq_ready AS ticket
+                WHERE ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
+                is_waiting := FOUND;
+            END IF;
+            IF NOT is_waiting THEN
+                DELETE FROM mq_dead AS ticket WHERE ticket.died_at = job.died_at AND ticket.id = job.id;
+                is_waiting := FOUND;
+            END IF;
+            IF is_waiting THEN
+                outcome := 'removed';
+                DELETE FROM mq_msgs WHERE mq_msgs.id = one;
+            ELSE
+                outcome := 'requested';
+                UPDATE mq_msgs SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+                WHERE mq_msgs.id = one AND mq_msgs.position = job.position
+                  AND mq_msgs.attempts_ended = job.attempts_ended AND mq_msgs.died_at IS NOT DISTINCT FROM job.died_at;
+            END IF;
+            -- Not found: its holder has just finished the attempt, or the job. Look again.
+            EXIT WHEN FOUND;
+        END LOOP;
         msg_id := one;
-        IF is_waiting THEN
-            outcome := 'removed';
-            DELETE FROM mq_msgs WHERE mq_msgs.id = one;
-        ELSE
-            outcome := 'requested';
-            UPDATE mq_msgs SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
-            WHERE mq_msgs.id = one;
-        END IF;
-        CONTINUE WHEN NOT FOUND;
         RETURN NEXT;
     END LOOP;
 END

@@ -3,7 +3,7 @@
 --          parts to replace (NULL: leave as it is); extra_retries, attempts to add (NULL: none);
 --          attempt, the fence (NULL: whatever attempt is under way, as the crate does it).
 -- Returns: nothing.
--- Locks:   the job's row.
+-- Locks:   the job's row, waiting for whoever has it.
 -- Errors:  MQ001 attempt is given and the caller does not hold the job at it; 22004, 22003, 22023,
 --          22P02 for bad arguments. Without attempt, an unknown job is passed over.
 -- Callers: worker, operator.
@@ -26,7 +26,6 @@ SET jit = off
 AS $$
 DECLARE
     document json;
-    is_held  boolean;
 BEGIN
     IF msg_id IS NULL THEN
         PERFORM mq_refuse('22004', 'msg_id', NULL, 'it must be a job id');
@@ -35,15 +34,20 @@ BEGIN
     END IF;
     BEGIN
         document := new_payload_json::json;
-    EXCEPTION WHEN data_exception THEN
+    EXCEPTION WHEN data_exception OR statement_too_complex THEN
         PERFORM mq_refuse('22P02', 'new_payload_json', quote_literal(left(new_payload_json, 100)),
             format('it must be JSON (%s)', SQLERRM));
     END;
-    SELECT kept.is_held INTO is_held
-    FROM mq_keep_alive(ARRAY[msg_id], duration, CASE WHEN attempt IS NOT NULL THEN ARRAY[attempt] END) AS kept;
-    IF attempt IS NOT NULL AND NOT is_held THEN
-        PERFORM mq_raise_lost_lease(msg_id, attempt);
+    IF attempt IS NOT NULL THEN
+        PERFORM FROM mq_held AS job WHERE job.id = msg_id AND job.attempt = mq_checkpoint.attempt FOR UPDATE;
+        IF NOT FOUND THEN
+            PERFORM mq_raise_lost_lease(msg_id, attempt);
+        END IF;
+    ELSE
+        PERFORM FROM mq_msgs AS job WHERE job.id = msg_id FOR UPDATE;
     END IF;
+    -- The row is this transaction's own now: keep-alive meets no lock.
+    PERFORM mq_keep_alive(ARRAY[msg_id], duration);
     UPDATE mq_msgs AS job SET
         payload_json = coalesce(document, job.payload_json),
         payload_bytes = coalesce(new_payload_bytes, job.payload_bytes),

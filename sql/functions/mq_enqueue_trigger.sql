@@ -11,9 +11,10 @@
 -- Locks:   as mq_enqueue.
 -- Errors:  22023 no job name, an unknown option or column, or not a row trigger; those of mq_enqueue;
 --          22P02 or 22007 for a malformed option value.
--- Callers: producer, operator (who creates the trigger needs the right; who changes the row does not).
+-- Callers: producer, operator: who creates the trigger, and who changes the row. It runs with the
+--          rights of the latter, since making JSON of a row can call functions of the row's types.
 CREATE FUNCTION mq_enqueue_trigger() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER
+LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
@@ -27,14 +28,17 @@ DECLARE
     wanted  text[];
 BEGIN
     IF TG_LEVEL <> 'ROW' THEN
-        PERFORM mq_refuse('22023', format('trigger %I', TG_NAME), 'FOR EACH STATEMENT', 'it must be FOR EACH ROW');
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = format('trigger %I is FOR EACH STATEMENT, but it must be FOR EACH ROW', TG_NAME);
     ELSIF TG_NARGS = 0 THEN
-        PERFORM mq_refuse('22023', format('trigger %I', TG_NAME), 'without arguments', 'its first argument must be the job''s name');
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = format('trigger %I is without arguments, but its first argument must be the job''s name', TG_NAME);
     END IF;
     FOREACH option IN ARRAY TG_ARGV[1:] LOOP
         IF position('=' IN option) = 0 OR split_part(option, '=', 1) <> ALL (known) THEN
-            PERFORM mq_refuse('22023', format('argument of trigger %I', TG_NAME), quote_literal(option),
-                format('it must be option=value with one of the options %s', array_to_string(known, ', ')));
+            RAISE EXCEPTION USING ERRCODE = '22023',
+                MESSAGE = format('argument of trigger %I is %L, but it must be option=value with one of the options %s',
+                                 TG_NAME, option, array_to_string(known, ', '));
         END IF;
         options := options || jsonb_build_object(split_part(option, '=', 1), substr(option, position('=' IN option) + 1));
     END LOOP;
@@ -45,8 +49,9 @@ BEGIN
     wanted := string_to_array(options ->> 'columns', ',');
     FOREACH option IN ARRAY coalesce(wanted, '{}') || coalesce(ARRAY[options ->> 'channel_args_column'], '{}') LOOP
         IF option IS NOT NULL AND NOT subject ? option THEN
-            PERFORM mq_refuse('22023', format('argument of trigger %I', TG_NAME), quote_literal(option),
-                format('it must name a column of %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME));
+            RAISE EXCEPTION USING ERRCODE = '22023',
+                MESSAGE = format('argument of trigger %I is %L, but it must name a column of %I.%I',
+                                 TG_NAME, option, TG_TABLE_SCHEMA, TG_TABLE_NAME);
         END IF;
     END LOOP;
     IF wanted IS NOT NULL THEN

@@ -109,11 +109,11 @@ BEGIN
     -- Nothing is written in these blocks, so their subtransactions cost no transaction id.
     BEGIN
         documents := ARRAY(SELECT m.payload_json::json FROM unnest(new_messages) AS m);
-    EXCEPTION WHEN data_exception THEN
+    EXCEPTION WHEN data_exception OR statement_too_complex THEN
         FOR document IN SELECT m.payload_json FROM unnest(new_messages) AS m LOOP
             BEGIN
                 PERFORM document::json;
-            EXCEPTION WHEN data_exception THEN
+            EXCEPTION WHEN data_exception OR statement_too_complex THEN
                 PERFORM mq_refuse('22P02', 'payload_json', quote_literal(left(document, 100)),
                     format('it must be JSON (%s)', SQLERRM));
             END;

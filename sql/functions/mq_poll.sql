@@ -47,24 +47,34 @@ DECLARE
     next_due        timestamptz;
     next_deadline   timestamptz;
     any_idle        boolean;
-    ring_position   uuid := coalesce(nullif(current_setting('sqlxmq.ring_position', true), '')::uuid, gen_random_uuid());
+    ring_position   uuid;
     arcs_after      uuid[];
     arcs_upto       uuid[];
     still_wanted    integer := batch_size;
     channels_seen   bigint;
     last_channel    uuid;
     claimed_ids     uuid[];
+    claimed_places  bigint[];
+    met_others      boolean := false;
+    released        integer := 0;
+    most_released   CONSTANT integer := greatest(100, 4 * least(batch_size, 250));
     claimed_count   integer := 0;
 BEGIN
     IF batch_size IS NULL OR batch_size NOT BETWEEN 1 AND 10000 THEN
         PERFORM mq_refuse(CASE WHEN batch_size IS NULL THEN '22004' ELSE '22023' END,
             'batch_size', batch_size::text, 'it must be between 1 and 10000');
-    ELSIF array_position(channel_names, NULL) IS NOT NULL THEN
-        PERFORM mq_refuse('22004', format('channel_names[%s]', array_position(channel_names, NULL)), NULL,
-            'every channel name must be given; for all channels, pass NULL for the array');
     ELSIF lease < interval '0' OR lease > interval '1000 years' THEN
         PERFORM mq_refuse('22023', 'lease', lease::text, 'it must be NULL or between 0 and 1000 years');
     END IF;
+    IF channel_names IS NOT NULL THEN
+        PERFORM mq_check_channel_names(channel_names);
+    END IF;
+    -- Anybody can set it to anything: then begin somewhere.
+    ring_position := CASE
+        WHEN current_setting('sqlxmq.ring_position', true) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+            THEN current_setting('sqlxmq.ring_position', true)::uuid
+        ELSE gen_random_uuid()
+    END;
 
     -- Housekeeping: one probe each when there is none to do.
     SELECT (SELECT due_at FROM mq_scheduled ORDER BY due_at LIMIT 1),
@@ -75,7 +85,7 @@ BEGIN
         PERFORM mq_take_back_expired(this_moment, 10);
     END IF;
     IF next_due <= this_moment THEN
-        PERFORM mq_release_due(this_moment, least(1000, greatest(100, 4 * batch_size)));
+        released := mq_release_due(this_moment, most_released);
     END IF;
     IF any_idle THEN
         PERFORM mq_settle_idle_channels();
@@ -130,25 +140,28 @@ BEGIN
             RETURNING id, priority, position
         )
         SELECT array_agg(id ORDER BY priority, position),
+               array_agg(position ORDER BY priority, position),
                (SELECT count(*) FROM seen),
                (SELECT (array_agg(seen.channel))[count(*)] FROM seen)
-        INTO claimed_ids, channels_seen, last_channel
+        INTO claimed_ids, claimed_places, channels_seen, last_channel
         FROM taken;
         EXIT WHEN channels_seen = 0;
         ring_position := last_channel;
+        met_others := met_others OR claimed_ids IS NULL;
 
         IF claimed_ids IS NOT NULL THEN
             RETURN QUERY
             WITH job AS MATERIALIZED (
-                SELECT job.id, job.name, job.payload_json, job.payload_bytes, job.retry_backoff,
+                SELECT job.id, job.position, job.name, job.payload_json, job.payload_bytes, job.retry_backoff,
                        job.attempts_ended + 1 AS attempt, job.attempts_allowed, job.channel_name,
                        job.channel_args, job.cancel_requested_at,
                        this_moment + greatest(job.retry_backoff, lease) AS deadline, n
-                FROM unnest(claimed_ids) WITH ORDINALITY AS mine (id, n)
-                JOIN mq_msgs AS job ON job.id = mine.id
+                FROM unnest(claimed_ids, claimed_places) WITH ORDINALITY AS mine (id, position, n)
+                JOIN mq_msgs AS job ON job.id = mine.id AND job.position = mine.position
             ), claim AS (
-                INSERT INTO mq_claims (deadline, claim, ids, attempts, worker)
-                SELECT job.deadline, nextval('mq_claim_number'), array_agg(job.id), array_agg(job.attempt),
+                INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+                SELECT least(job.deadline, this_moment + interval '10 seconds'), nextval('mq_claim_number'),
+                       job.deadline, array_agg(job.id), array_agg(job.position), array_agg(job.attempt),
                        coalesce(worker, current_setting('application_name'))
                 FROM job GROUP BY job.deadline
             )
@@ -177,11 +190,16 @@ BEGIN
                      (SELECT this_moment + interval '1 second' FROM mq_idle_channels ORDER BY channel LIMIT 1))
         INTO next_due;
         IF next_due IS NOT NULL THEN
-            -- What is overdue is in somebody else's hands for a moment: not at once, but soon.
-            wait_time := CASE WHEN next_due > this_moment
-                THEN greatest(next_due - clock_timestamp(), interval '1 millisecond')
-                ELSE interval '50 milliseconds'
+            wait_time := CASE
+                WHEN next_due > this_moment OR released = most_released
+                    THEN greatest(next_due - clock_timestamp(), interval '1 millisecond')
+                -- What is overdue is in somebody else's hands, perhaps for long.
+                ELSE interval '0.5 seconds'
             END;
+        END IF;
+        IF met_others THEN
+            -- Other polls were just taking what was ready; should they not commit, it still is.
+            wait_time := least(wait_time, interval '0.1 seconds');
         END IF;
         RETURN NEXT;
     END IF;

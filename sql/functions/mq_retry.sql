@@ -21,6 +21,7 @@ AS $$
 DECLARE
     job           mq_msgs;
     channel_names text[] := ARRAY[]::text[];
+    opened        uuid[];
 BEGIN
     PERFORM mq_check_ids(msg_ids, NULL, false);
     IF retries IS NULL OR retries NOT BETWEEN 0 AND 1000000 THEN
@@ -30,17 +31,23 @@ BEGIN
         PERFORM mq_refuse(CASE WHEN delay IS NULL THEN '22004' ELSE '22023' END,
             'delay', delay::text, 'it must be between 0 and 1000 years');
     END IF;
+    -- First the channels' order, all at once, then the jobs: so does every sender.
+    opened := mq_join_channels(ARRAY(
+        SELECT channel FROM mq_msgs
+        WHERE id = ANY (msg_ids) AND died_at IS NOT NULL AND ordered AND passes_when_dead));
     FOR job IN SELECT * FROM mq_msgs WHERE id = ANY (msg_ids) AND died_at IS NOT NULL ORDER BY position FOR UPDATE LOOP
         DELETE FROM mq_dead WHERE died_at = job.died_at AND id = job.id;
         UPDATE mq_msgs SET
             attempts_allowed = attempts_ended + 1 + retries,
             died_at = NULL,
+            cancel_requested_at = NULL,
             due_at = CASE WHEN delay > interval '0' THEN clock_timestamp() + delay END
         WHERE id = job.id
         RETURNING * INTO job;
         -- One that let others pass has lost its turn: it is the next again, by its position.
         IF job.ordered AND job.passes_when_dead THEN
-            IF cardinality(mq_join_channels(ARRAY[job.channel])) = 1 THEN
+            IF job.channel = ANY (opened) THEN
+                opened := array_remove(opened, job.channel);
                 INSERT INTO mq_heads (channel, id) VALUES (job.channel, job.id);
                 PERFORM mq_issue_ticket(job);
             ELSE

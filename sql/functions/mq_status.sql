@@ -37,9 +37,8 @@ BEGIN
     IF count_limit IS NULL OR count_limit NOT BETWEEN 1 AND 1000000 THEN
         PERFORM mq_refuse(CASE WHEN count_limit IS NULL THEN '22004' ELSE '22023' END,
             'count_limit', count_limit::text, 'it must be between 1 and 1000000');
-    ELSIF array_position(channel_names, NULL) IS NOT NULL THEN
-        PERFORM mq_refuse('22004', format('channel_names[%s]', array_position(channel_names, NULL)), NULL,
-            'every channel name must be given; for all channels, pass NULL for the array');
+    ELSIF channel_names IS NOT NULL THEN
+        PERFORM mq_check_channel_names(channel_names);
     END IF;
     RETURN QUERY
     WITH RECURSIVE ready_channel AS (
@@ -79,12 +78,12 @@ BEGIN
         UNION ALL
         -- A lease that is over counts for what the next poll will make of it.
         SELECT job.channel,
-               CASE WHEN greatest(claim.deadline, job.leased_until) > clock_timestamp() THEN 'running'
+               CASE WHEN greatest(claim.leased_until, job.leased_until) > clock_timestamp() THEN 'running'
                     WHEN one.attempt < job.attempts_allowed THEN 'ready' ELSE 'dead' END,
                count(*), (array_agg(job.id))[1], false, NULL
         FROM mq_claims AS claim
-        CROSS JOIN LATERAL unnest(claim.ids, claim.attempts) AS one (id, attempt)
-        JOIN mq_msgs AS job ON job.id = one.id AND job.attempts_ended + 1 = one.attempt
+        CROSS JOIN LATERAL unnest(claim.ids, claim.positions, claim.attempts) AS one (id, position, attempt)
+        JOIN mq_msgs AS job ON job.id = one.id AND job.position = one.position AND job.attempts_ended + 1 = one.attempt
         GROUP BY 1, 2
         UNION ALL
         SELECT job.channel, 'dead', count(*), (array_agg(job.id))[1], sum(count(*)) OVER () >= 10 * count_limit::bigint, NULL

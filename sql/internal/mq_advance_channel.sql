@@ -1,7 +1,7 @@
 -- Internal. The head of the channel's order is finished: it is the next one's turn.
--- With nobody to be seen behind the head, the channel is left to the next poll, which can tell
--- whether a sender is still about to commit (mq_settle_idle_channels).
--- Locks:   the next job's row and ticket.
+-- With nobody to be seen behind the head, or somebody whose row is locked (it is being cancelled, say),
+-- the channel is left to the next poll (mq_settle_idle_channels).
+-- Locks:   the next job's ticket and row, without waiting.
 CREATE FUNCTION mq_advance_channel(finished mq_msgs) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
@@ -9,22 +9,34 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
-    next_id uuid;
-    job     mq_msgs;
+    place    bigint;
+    next_id  uuid;
+    job      mq_msgs;
+    is_taken boolean;
 BEGIN
     LOOP
-        DELETE FROM mq_blocked
-        WHERE ctid = (
-            SELECT ticket.ctid FROM mq_blocked AS ticket
-            WHERE ticket.channel = finished.channel
-            ORDER BY ticket.position LIMIT 1 FOR UPDATE)
-        RETURNING id INTO next_id;
-        IF NOT FOUND THEN
+        SELECT ticket.position, ticket.id INTO place, next_id FROM mq_blocked AS ticket
+        WHERE ticket.channel = finished.channel
+        ORDER BY ticket.position LIMIT 1;
+        IF FOUND THEN
+            -- First the ticket, then the job: the order in which everybody takes them.
+            PERFORM FROM mq_blocked WHERE channel = finished.channel AND position = place FOR UPDATE SKIP LOCKED;
+        END IF;
+        IF FOUND THEN
+            SELECT * INTO job FROM mq_msgs WHERE id = next_id AND position = place FOR UPDATE SKIP LOCKED;
+            is_taken := FOUND;
+            IF NOT is_taken AND NOT EXISTS (SELECT FROM mq_msgs WHERE id = next_id AND position = place) THEN
+                DELETE FROM mq_blocked WHERE channel = finished.channel AND position = place;
+                CONTINUE;
+            END IF;
+        ELSE
+            is_taken := false;
+        END IF;
+        IF NOT is_taken THEN
             INSERT INTO mq_idle_channels (channel) VALUES (finished.channel) ON CONFLICT DO NOTHING;
             EXIT;
         END IF;
-        SELECT * INTO job FROM mq_msgs WHERE id = next_id FOR UPDATE;
-        CONTINUE WHEN NOT FOUND;
+        DELETE FROM mq_blocked WHERE channel = finished.channel AND position = place;
         IF job.cancel_requested_at IS NOT NULL OR job.reserved_until <= clock_timestamp() THEN
             DELETE FROM mq_scheduled WHERE due_at = job.reserved_until AND id = job.id;
             DELETE FROM mq_msgs WHERE id = job.id;

@@ -7,6 +7,8 @@ AS $$
 BEGIN
     IF msg_ids IS NULL THEN
         PERFORM mq_refuse('22004', 'msg_ids', NULL, 'it must be an array of job ids');
+    ELSIF array_ndims(msg_ids) > 1 THEN
+        PERFORM mq_refuse('22023', 'msg_ids', msg_ids::text, 'it must have one dimension');
     ELSIF array_position(msg_ids, NULL) IS NOT NULL THEN
         PERFORM mq_refuse('22004', format('msg_ids[%s]', array_position(msg_ids, NULL)), NULL,
             'every job id must be given');
@@ -18,6 +20,8 @@ BEGIN
     ELSIF cardinality(attempts) <> cardinality(msg_ids) THEN
         PERFORM mq_refuse('22023', 'attempts', format('of length %s', cardinality(attempts)),
             format('it must be as long as msg_ids, %s', cardinality(msg_ids)));
+    ELSIF array_ndims(attempts) > 1 THEN
+        PERFORM mq_refuse('22023', 'attempts', attempts::text, 'it must have one dimension');
     ELSIF array_position(attempts, NULL) IS NOT NULL THEN
         PERFORM mq_refuse('22004', format('attempts[%s]', array_position(attempts, NULL)), NULL,
             'every attempt number must be given');

@@ -6,11 +6,12 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 BEGIN
     IF job.due_at > clock_timestamp() THEN
-        INSERT INTO mq_scheduled (due_at, id) VALUES (job.due_at, job.id);
+        INSERT INTO mq_scheduled (due_at, id) VALUES (job.due_at, job.id) ON CONFLICT DO NOTHING;
         RETURN false;
     END IF;
     INSERT INTO mq_ready (channel, priority, position, id)
-    VALUES (job.channel, job.priority, job.position, job.id);
+    VALUES (job.channel, job.priority, job.position, job.id)
+    ON CONFLICT DO NOTHING;
     RETURN true;
 END
 $$;

@@ -1,8 +1,9 @@
 -- Internal. Jobs whose time has come become ready; reservations whose time is over disappear.
 -- A ticket counts only if its time is the job's; others are left over and are dropped.
+-- Returns: how many tickets it has met.
 -- Locks:   the tickets, and reserved jobs, without waiting: a reservation whose row is locked is
 --          being committed, kept alive or cancelled right now.
-CREATE FUNCTION mq_release_due(this_moment timestamptz, most_jobs integer) RETURNS void
+CREATE FUNCTION mq_release_due(this_moment timestamptz, most_jobs integer) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -13,6 +14,7 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 DECLARE
+    tickets  integer;
     reserved uuid[];
     over     mq_msgs;
 BEGIN
@@ -29,11 +31,12 @@ BEGIN
     ), ready AS (
         INSERT INTO mq_ready (channel, priority, position, id)
         SELECT channel, priority, position, id FROM job WHERE reserved_until IS NULL
+        ON CONFLICT DO NOTHING
     )
-    SELECT array_agg(id) INTO reserved FROM job WHERE reserved_until IS NOT NULL;
+    SELECT (SELECT count(*)::integer FROM due), array_agg(id) INTO tickets, reserved FROM job WHERE reserved_until IS NOT NULL;
 
     IF reserved IS NULL THEN
-        RETURN;
+        RETURN tickets;
     END IF;
     FOR over IN
         SELECT * FROM mq_msgs WHERE id = ANY (reserved) AND reserved_until <= this_moment
@@ -47,6 +50,7 @@ BEGIN
     SELECT job.reserved_until, job.id FROM mq_msgs AS job
     WHERE job.id = ANY (reserved) AND job.reserved_until <= this_moment
     ON CONFLICT DO NOTHING;
+    RETURN tickets;
 END
 $$;
 COMMENT ON FUNCTION mq_release_due IS 'Internal. Makes due jobs ready and drops the reservations that are over.';

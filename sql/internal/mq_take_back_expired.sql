@@ -1,5 +1,5 @@
--- Internal. Takes back the jobs of claims whose deadline has passed: those that still exist, are
--- still at the attempt of the claim, and were not kept alive beyond it.
+-- Internal. Looks at the claims whose deadline has passed: their jobs that still exist and are still
+-- at the attempt of the claim are taken back, or, leased for longer, claimed on.
 -- Locks:   the claims, then the jobs, without waiting: a job whose row somebody has locked is being
 --          completed, failed or kept alive right now, and stays held for another second.
 CREATE FUNCTION mq_take_back_expired(this_moment timestamptz, most_claims integer) RETURNS void
@@ -23,30 +23,33 @@ BEGIN
                 SELECT claim.ctid FROM mq_claims AS claim
                 WHERE claim.deadline <= this_moment
                 ORDER BY claim.deadline LIMIT most_claims FOR UPDATE SKIP LOCKED))
-            RETURNING deadline, ids, attempts, worker
+            RETURNING leased_until, ids, positions, attempts, worker
         )
-        SELECT one.id, one.attempt, expired.deadline, expired.worker
-        FROM expired CROSS JOIN LATERAL unnest(expired.ids, expired.attempts) AS one (id, attempt)
-        WHERE (SELECT attempts_ended FROM mq_msgs WHERE mq_msgs.id = one.id) = one.attempt - 1
+        SELECT one.id, one.position, one.attempt, expired.leased_until, expired.worker
+        FROM expired
+        CROSS JOIN LATERAL unnest(expired.ids, expired.positions, expired.attempts) AS one (id, position, attempt)
+        WHERE (SELECT attempts_ended FROM mq_msgs
+               WHERE mq_msgs.id = one.id AND mq_msgs.position = one.position) = one.attempt - 1
     LOOP
-        SELECT * INTO job FROM mq_msgs WHERE id = held.id FOR UPDATE SKIP LOCKED;
+        SELECT * INTO job FROM mq_msgs WHERE id = held.id AND position = held.position FOR UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
             again := this_moment + interval '1 second';
         ELSIF job.attempts_ended <> held.attempt - 1 THEN
             CONTINUE;
-        ELSIF job.leased_until > this_moment THEN
-            again := job.leased_until;
+        ELSIF greatest(job.leased_until, held.leased_until) > this_moment THEN
+            again := least(greatest(job.leased_until, held.leased_until), this_moment + interval '10 seconds');
         ELSE
             PERFORM mq_end_attempt(
                 job,
                 format('The lease of attempt %s, held by %s, was over at %s.', held.attempt,
                        coalesce(nullif(held.worker, ''), 'an unnamed worker'),
-                       greatest(job.leased_until, held.deadline)),
+                       greatest(job.leased_until, held.leased_until)),
                 interval '0', true);
             CONTINUE;
         END IF;
-        INSERT INTO mq_claims (deadline, claim, ids, attempts, worker)
-        VALUES (again, nextval('mq_claim_number'), ARRAY[held.id], ARRAY[held.attempt], held.worker);
+        INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+        VALUES (again, nextval('mq_claim_number'), held.leased_until,
+                ARRAY[held.id], ARRAY[held.position], ARRAY[held.attempt], held.worker);
     END LOOP;
 END
 $$;

@@ -9,7 +9,7 @@ SELECT
         WHEN ready.id IS NOT NULL THEN 'ready'
         WHEN scheduled.id IS NOT NULL THEN
             CASE WHEN job.reserved_until IS NULL AND job.due_at <= clock_timestamp() THEN 'ready' ELSE 'scheduled' END
-        WHEN greatest(claim.deadline, job.leased_until) > clock_timestamp() THEN 'running'
+        WHEN greatest(claim.leased_until, job.leased_until) > clock_timestamp() THEN 'running'
         WHEN job.attempts_ended + 1 < job.attempts_allowed THEN 'ready'
         ELSE 'dead'
     END AS state,
@@ -25,7 +25,7 @@ SELECT
     job.created_at,
     coalesce(job.due_at, job.created_at) AS due_at,
     job.reserved_until,
-    CASE WHEN claim.id IS NOT NULL THEN greatest(claim.deadline, job.leased_until) END AS leased_until,
+    CASE WHEN claim.id IS NOT NULL THEN greatest(claim.leased_until, job.leased_until) END AS leased_until,
     claim.worker,
     job.cancel_requested_at,
     job.died_at,
@@ -41,9 +41,9 @@ LEFT JOIN mq_blocked AS blocked
 LEFT JOIN mq_scheduled AS scheduled
     ON scheduled.id = job.id AND scheduled.due_at = coalesce(job.reserved_until, job.due_at)
 LEFT JOIN (
-    SELECT one.id, one.attempt, claim.deadline, claim.worker
-    FROM mq_claims AS claim CROSS JOIN LATERAL unnest(claim.ids, claim.attempts) AS one (id, attempt)
+    SELECT one.id, one.position, one.attempt, claim.leased_until, claim.worker
+    FROM mq_claims AS claim CROSS JOIN LATERAL unnest(claim.ids, claim.positions, claim.attempts) AS one (id, position, attempt)
 ) AS claim
-    ON claim.id = job.id AND claim.attempt = job.attempts_ended + 1
+    ON claim.id = job.id AND claim.position = job.position AND claim.attempt = job.attempts_ended + 1
 WHERE job.reserved_until IS NULL OR job.reserved_until > clock_timestamp();
 COMMENT ON VIEW mq_jobs IS 'All jobs with their state in words: ready, scheduled, running, blocked or dead.';

@@ -35,7 +35,7 @@ CREATE FUNCTION work(number integer, attempt integer) RETURNS void LANGUAGE sql 
 $$;
 
 CREATE FUNCTION leases_run_out() RETURNS void LANGUAGE sql AS $$
-    UPDATE mq_claims SET deadline = deadline - interval '2 hours';
+    UPDATE mq_claims SET deadline = deadline - interval '2 hours', leased_until = leased_until - interval '2 hours';
 $$;
 
 CREATE FUNCTION reservations_run_out() RETURNS void LANGUAGE sql AS $$

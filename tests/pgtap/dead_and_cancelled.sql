@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(31);
+SELECT plan(32);
 
 SELECT mq_insert(ARRAY[crate_job(1, retries => 0)]);
 SELECT mq_poll(NULL);
@@ -69,5 +69,11 @@ UPDATE mq_msgs SET cancel_requested_at = clock_timestamp();
 SELECT is_empty('SELECT claim()', 'a job that was cancelled while its ticket moved is not handed out');
 SELECT pass_time('1 hour');
 SELECT is((SELECT count(*) FROM (SELECT claim()) AS poll, LATERAL (SELECT FROM mq_msgs) AS job), 0::bigint, '… and is removed by a later poll');
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(21, retries => 0)]);
+SELECT mq_fail(id, attempt, 'x') FROM mq_poll(NULL);
+UPDATE mq_msgs SET cancel_requested_at = clock_timestamp();
+SELECT mq_retry(ARRAY[job(21)]);
+SELECT results_eq('SELECT claim()', 'VALUES (21)', 'a retry takes an earlier wish to cancel back');
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(27);
+SELECT plan(30);
 
 CREATE ROLE mq_test_nobody;
 CREATE ROLE mq_test_producer;
@@ -60,6 +60,17 @@ RESET ROLE;
 SET ROLE mq_test_operator;
 SELECT lives_ok('SELECT mq_cancel(ARRAY[job(2)])', 'an operator cancels');
 SELECT throws_ok($$SELECT mq_grant('mq_test_nobody', 'operator')$$, '42501', NULL, '… but only the owner grants');
+RESET ROLE;
+-- Making JSON of a row can call functions of the row's types: never with the rights of the extension's owner.
+SELECT is((SELECT prosecdef FROM pg_proc WHERE proname = 'mq_enqueue_trigger'), false, 'the trigger function runs with the rights of who changes the row');
+CREATE TABLE noted (id integer);
+CREATE TRIGGER send AFTER INSERT ON noted FOR EACH ROW EXECUTE FUNCTION mq_enqueue_trigger('note');
+GRANT INSERT ON noted TO mq_test_producer, mq_test_worker;
+SET ROLE mq_test_producer;
+SELECT lives_ok('INSERT INTO noted VALUES (1)', '… who sends the job as a producer');
+RESET ROLE;
+SET ROLE mq_test_worker;
+SELECT throws_ok('INSERT INTO noted VALUES (1)', '42501', NULL, '… or not at all');
 RESET ROLE;
 -- An object of the user's own, earlier on his search_path, is never taken for one of ours.
 CREATE SCHEMA trap;

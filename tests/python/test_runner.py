@@ -159,7 +159,7 @@ async def test_a_lost_lease_rolls_the_effects_back(pool: Pool, session: Session)
     async with registry.runner(pool, keep_alive=False, channel_names=[""], max_concurrency=1, min_concurrency=1):
         await slow.spawn(pool)
         await claimed.wait()
-        session.execute("UPDATE mq_claims SET deadline = now() - interval '1 second'")
+        session.execute("UPDATE mq_claims SET deadline = now(), leased_until = now()")
         other = session.execute("SELECT id, attempt FROM mq_poll(NULL)").fetchone()
         assert other is not None
         assert other[1] == 2
