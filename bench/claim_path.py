@@ -131,19 +131,13 @@ def against_the_crate(server: Cluster, jobs: int, channels: int, seconds: float,
 
 
 def flatness(server: Cluster, scale: float) -> None:
-    """The median of a poll of 10 beside larger and larger queues."""
+    """The median of a poll of 10 beside larger and larger queues; all but the first shrink with the scale."""
     base: float | None = None
-    for number, (label, ready, channels, scheduled) in enumerate(
-        (
-            ("5,000 ready, 100 channels", 5_000, 100, 0),
-            ("500,000 ready, 100 channels", 500_000, 100, 0),
-            ("5,000 ready, 100 channels, 300,000 scheduled", 5_000, 100, 300_000),
-            ("50,000 ready, 50,000 channels", 50_000, 50_000, 0),
-        )
-    ):
+    large, many, later = (max(5_000, int(jobs * scale)) for jobs in (500_000, 50_000, 300_000))
+    queues = ((5_000, 100, 0), (large, 100, 0), (5_000, 100, later), (many, many, 0))
+    for number, (ready, channels, scheduled) in enumerate(queues):
         session = database(server, f"flat{number}")
         session.execute("CREATE EXTENSION sqlxmq")
-        ready, channels, scheduled = (int(n * scale) if n > 5_000 else n for n in (ready, channels, scheduled))
         seed(session, ready, channels)
         if scheduled:
             seed(session, scheduled, channels, delay="7 days", first=ready)
@@ -155,7 +149,8 @@ def flatness(server: Cluster, scale: float) -> None:
             session.execute("SELECT mq_complete(%s::uuid[], %s::int[])", ([r[0] for r in rows], [r[7] for r in rows]))
         median, slow = statistics.median(polls), statistics.quantiles(polls, n=100)[98]
         base = base or median
-        print(f"  {label:<48} poll p50 {median:.2f} ms, p99 {slow:.2f} ms, ratio of p50 {median / base:.2f}")
+        label = f"{ready} ready in {channels} channels, {scheduled} scheduled"
+        print(f"  {label:<52} poll p50 {median:.2f} ms, p99 {slow:.2f} ms, ratio of p50 {median / base:.2f}")
         session.close()
 
 
