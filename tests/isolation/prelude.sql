@@ -3,7 +3,7 @@ CREATE EXTENSION sqlxmq;
 
 -- Everything that was handed out, and every effect that was written with a completion.
 CREATE TABLE delivery (id uuid, attempt integer, worker text);
-CREATE TABLE effect (id uuid, attempt integer);
+CREATE TABLE effect (id uuid, attempt integer, number serial);
 -- What was answered to a session, and in which order sessions sent.
 CREATE TABLE answer (number serial, id uuid, outcome text, is_held boolean);
 

@@ -411,3 +411,116 @@ async def test_it_survives_the_loss_of_its_connections(
 async def test_bad_options(pool: Pool, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         runner_of(pool, **options)
+
+
+async def test_an_error_that_text_cannot_hold_is_reported(pool: Pool, session: Session) -> None:
+    @job("odd", retries=0)
+    async def odd() -> None:
+        raise ValueError("no such file: b\udcff")
+
+    @job("fine")
+    async def fine() -> None: ...
+
+    async with runner_of(pool, odd, fine):
+        await odd.spawn(pool)
+        await until(lambda: rows(session, "SELECT count(*) FROM mq_dead_jobs") == [(1,)], "the job died")
+        await fine.spawn(pool)
+        await until(lambda: rows(session, "SELECT count(*) FROM mq_msgs") == [(1,)], "others are still reported")
+    assert "no such file: b\\udcff" in rows(session, "SELECT last_error FROM mq_dead_jobs")[0][0]
+
+
+async def test_a_job_that_exits_does_not_take_the_worker_along(pool: Pool, session: Session) -> None:
+    @job("quitter", retries=0)
+    async def quitter() -> None:
+        raise SystemExit(3)
+
+    async with runner_of(pool, quitter):
+        await quitter.spawn(pool)
+        await until(lambda: rows(session, "SELECT count(*) FROM mq_dead_jobs") == [(1,)], "the job died")
+
+
+async def test_stopping_does_not_wait_for_ever_for_a_job_that_will_not_stop(
+    pool: Pool, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqlxmq._runner.LAST_WORDS", 0.1)
+    started = asyncio.Event()
+    may_end = asyncio.Event()
+
+    @job("stubborn")
+    async def stubborn() -> None:
+        started.set()
+        while not may_end.is_set():
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    runner = runner_of(pool, stubborn, grace=timedelta(0))
+    runner.start()
+    await stubborn.spawn(pool)
+    await started.wait()
+    await asyncio.wait_for(runner.stop(), 30)
+    assert rows(session, "SELECT state FROM mq_jobs") == [("ready",)], "the job was not given back"
+    may_end.set()
+
+
+async def test_a_hurry_does_not_wait_for_a_poll_that_is_held_up(
+    pool: Pool, session: Session, database: Database
+) -> None:
+    runner = runner_of(pool)
+    with database.connect() as other, other.transaction():
+        other.execute("LOCK TABLE mq_claims")
+        runner.start()
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%mq_poll%'"
+        await until(lambda: rows(session, blocked) == [(1,)], "the poll is held up")
+        runner._hurry.set()
+        await asyncio.wait_for(runner.stop(), 30)
+
+
+async def test_a_commit_that_fails_completes_nothing(pool: Pool, session: Session) -> None:
+    session.execute(
+        "CREATE TABLE effect (n integer UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO effect VALUES (1)"
+    )
+
+    @job("clash", retries=0)
+    async def clash(current_job: CurrentJob) -> None:
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            async with current_job.transaction() as connection:
+                await connection.execute("INSERT INTO effect VALUES (1)")
+        assert not current_job.is_settled
+
+    async with runner_of(pool, clash):
+        await clash.spawn(pool)
+        await until(is_empty(session), "the job returned, and is completed by that")
+
+
+async def test_a_locked_job_does_not_keep_others_from_being_kept_alive(
+    pool: Pool, session: Session, database: Database
+) -> None:
+    attempts: list[int] = []
+    started = asyncio.Event()
+    may_end = asyncio.Event()
+
+    @job("first")
+    async def first() -> None:
+        started.set()
+        await may_end.wait()
+
+    @job("second")
+    async def second(current_job: CurrentJob) -> None:
+        attempts.append(current_job.attempt)
+        await asyncio.Event().wait()
+
+    async with runner_of(pool, first, second, lease=timedelta(seconds=0.6), grace=timedelta(0)):
+        id = await first.spawn(pool)
+        await started.wait()
+        await second.options(backoff_secs=0).spawn(pool)
+        await until(lambda: attempts == [1], "the second has started")
+        with database.connect() as other, other.transaction():
+            other.execute("SELECT id FROM mq_msgs WHERE id = %s FOR UPDATE", (id,))
+            may_end.set()
+            # Longer than the leases that both had when the row was locked.
+            session.execute("CREATE TABLE mark AS SELECT max(leased_until) AS over FROM mq_running_jobs")
+            over = "SELECT clock_timestamp() > over + interval '0.5 seconds' FROM mark"
+            await until(lambda: rows(session, over) == [(True,)], "the leases of the time are over")
+        assert attempts == [1], "the second job was handed out again, for want of a keep-alive"

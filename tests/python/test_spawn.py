@@ -138,7 +138,11 @@ def test_a_job_must_be_async() -> None:
 def test_arguments_must_have_names() -> None:
     async def nameless(*paths: str) -> None: ...
 
+    async def open_ended(**paths: str) -> None: ...
+
     assert inspect.iscoroutinefunction(nameless)
+    with pytest.raises(TypeError, match="argument paths must have a name"):
+        job()(open_ended)
     with pytest.raises(TypeError, match="argument paths must have a name"):
         job()(nameless)
 

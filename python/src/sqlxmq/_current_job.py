@@ -71,9 +71,14 @@ class CurrentJob:
         Raises:
             LeaseLost: on leaving, if somebody else may have the job; the transaction is rolled back.
         """
-        async with self.pool.connection() as connection, connection.transaction():
-            yield connection
-            await self.complete(connection)
+        try:
+            async with self.pool.connection() as connection, connection.transaction():
+                yield connection
+                await self.complete(connection)
+        except BaseException:
+            # Nothing is completed: a commit, too, can fail.
+            self.is_settled = False
+            raise
 
     async def checkpoint(
         self,

@@ -195,7 +195,7 @@ class _Decorator:
         signature = inspect.signature(function, eval_str=True)
         parameters = list(signature.parameters.values())
         for parameter in parameters:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise TypeError(
                     f"job {function.__qualname__}: argument {parameter.name} must have a name to be sent under"
                 )

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -49,7 +49,8 @@ class JobRunner:
     """Runs jobs of a registry until it is stopped.
 
     Use it as a context manager, which starts and stops it, or let run() do so until a signal comes.
-    It uses two connections of its own (one without LISTEN), beside those that jobs take from the pool.
+    It uses up to four connections of its own (to poll, report, keep alive, listen), made like the pool's but
+    without its configure hook, beside those that jobs take from the pool.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class JobRunner:
         """
         Args:
             registry: the jobs.
-            pool: an open pool, for jobs that want connections; the runner's own are made like its.
+            pool: an open pool, for jobs that want connections: let it have as many as jobs can run at a
+                time if all use one.
             min_concurrency, max_concurrency: with fewer jobs running than the minimum, the runner
                 claims more, up to the maximum: batches of the difference, at least.
             channel_names: whose jobs to run (None: all).
@@ -111,6 +113,10 @@ class JobRunner:
         self._hurry = asyncio.Event()
         self._link: Link | None = None
         self._reports: Link | None = None
+        self._alive: Link | None = None
+        # Ended, but not reported yet: kept alive still.
+        self._unreported: set[tuple[UUID, int]] = set()
+        self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._reporter: asyncio.Task[None] | None = None
 
@@ -134,6 +140,7 @@ class JobRunner:
             raise RuntimeError("the runner has been started before; make a new one")
         self._link = Link(self._pool)
         self._reports = Link(self._pool)
+        self._alive = Link(self._pool)
         self._tasks = [asyncio.create_task(self._poll_for_ever(), name="sqlxmq poll")]
         if self._listen:
             self._tasks.append(
@@ -151,11 +158,11 @@ class JobRunner:
         if not self._tasks:
             return
         # The poll may be under way: whatever it claims still belongs to the jobs to be finished.
-        await asyncio.wait([self._tasks[0]])
-        waits = {asyncio.create_task(self.wait_for_jobs(self._grace)), asyncio.create_task(self._hurry.wait())}
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        poll = self._tasks[0]
+        await self._unless_in_a_hurry(asyncio.wait([poll], timeout=self._grace.total_seconds()))
+        poll.cancel()
+        await asyncio.wait([poll])
+        await self._unless_in_a_hurry(self.wait_for_jobs(self._grace))
         keys = list(self._running)
         unfinished = [task for _, task in self._running.values()]
         for key, task in zip(keys, unfinished, strict=True):
@@ -164,19 +171,24 @@ class JobRunner:
         if unfinished:
             await asyncio.wait(unfinished, timeout=LAST_WORDS)
         assert self._reporter is not None
+        self._closed = True
         self._something_to_report.set()
         await self._reporter
         if keys:
-            assert self._reports is not None
-            with suppress(psycopg.Error):
-                await self._reports.fetch(RELEASE, ([id for id, _ in keys], [attempt for _, attempt in keys]))
-            logger.info("gave back %d unfinished jobs", len(keys))
+            await self._report(self._report_released, keys)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in (self._link, self._reports):
+        for link in (self._link, self._reports, self._alive):
             if link is not None:
                 await link.close()
+
+    async def _unless_in_a_hurry(self, waiting: Coroutine[Any, Any, Any]) -> None:
+        """Waits for something, or for the second signal."""
+        waits = {asyncio.ensure_future(waiting), asyncio.ensure_future(self._hurry.wait())}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def wait_for_jobs(self, timeout: timedelta) -> None:
         """Waits until no job is running, but not longer than the timeout."""
@@ -201,7 +213,13 @@ class JobRunner:
             loop.add_signal_handler(number, on_signal)
         try:
             async with self:
-                await self._stopping.wait()
+                stopping = asyncio.create_task(self._stopping.wait())
+                await asyncio.wait([stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+                for task in self._tasks:
+                    # None of them ends by itself: a worker that lost one is to end, not to idle.
+                    if task.done() and not task.cancelled() and (error := task.exception()):
+                        raise error
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -217,7 +235,8 @@ class JobRunner:
                 try:
                     wait = await self._poll_once()
                     pauses.reset()
-                except psycopg.Error as error:
+                except Exception as error:
+                    # Whatever it is: a worker that does not poll any more must not look alive.
                     wait = pauses.next()
                     logger.warning("a poll failed, next try in %.1f s: %s", wait, error)
             if wait != 0:
@@ -239,7 +258,8 @@ class JobRunner:
                 self._pool, self._registry.context,
             )  # fmt: skip
             task = asyncio.create_task(self._run(current_job), name=f"sqlxmq job {id}")
-            self._running[id, attempt] = (current_job, task)
+            if not task.done():  # as it can be with an eager task factory
+                self._running[id, attempt] = (current_job, task)
         return 0
 
     # Running
@@ -254,36 +274,68 @@ class JobRunner:
         except asyncio.CancelledError as error:
             if key not in self._lost:
                 self._fail(current_job, error)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._registry.report(current_job.name, error)
             self._fail(current_job, error)
         else:
             if not current_job.is_settled:
                 self._completed.append(key)
+                self._unreported.add(key)
                 self._something_to_report.set()
         finally:
             self._lost.discard(key)
-            del self._running[key]
+            self._running.pop(key, None)
             if len(self._running) < self._min_concurrency:
                 self._wake.set()
 
     def _fail(self, current_job: CurrentJob, error: BaseException) -> None:
-        text = "".join(traceback.format_exception(error))
-        self._failed.append((current_job.id, current_job.attempt, text.replace("\0", "\\0")))
+        # PostgreSQL's text holds neither NUL nor half a surrogate pair.
+        text = "".join(traceback.format_exception(error)).replace("\0", "\\0")
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        self._failed.append((current_job.id, current_job.attempt, text))
+        self._unreported.add((current_job.id, current_job.attempt))
         self._something_to_report.set()
 
     # Reporting: whatever has gathered while the last statement was under way goes into the next.
 
     async def _report_for_ever(self) -> None:
-        while not (self._stopping.is_set() and not self._running and not self._completed and not self._failed):
+        while not self._closed or self._completed or self._failed:
             await self._something_to_report.wait()
             self._something_to_report.clear()
-            if completed := self._completed:
-                self._completed = []
-                await self._insist(lambda batch=completed: self._report_completed(batch))  # type: ignore[misc]
-            if failed := self._failed:
-                self._failed = []
-                await self._insist(lambda batch=failed: self._report_failed(batch))  # type: ignore[misc]
+            completed, self._completed = self._completed, []
+            failed, self._failed = self._failed, []
+            await self._report(self._report_completed, completed)
+            await self._report(self._report_failed, failed)
+            self._unreported -= {(id, attempt) for id, attempt, *_ in (*completed, *failed)}
+            if self._closed:
+                self._something_to_report.set()
+
+    async def _report(self, report: Callable[[list[T]], Awaitable[None]], batch: list[T]) -> None:
+        """Sends a report: again and again while the database is out of reach, since the fence makes
+        a repetition harmless; one by one if it is refused, so that one bad item spoils no other."""
+        if not batch:
+            return
+        pauses = Pauses()
+        tries_at_the_end = 0
+        while True:
+            try:
+                await report(batch)
+                return
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                tries_at_the_end += self._closed
+                if tries_at_the_end > 5:
+                    logger.error("a report was given up; its jobs will run again: %s", error)
+                    return
+                pause = pauses.next()
+                logger.warning("a report failed, next try in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause)
+            except Exception as error:
+                if len(batch) == 1:
+                    logger.exception("a report was refused; its job will run again: %s", error)
+                    return
+                for one in batch:
+                    await self._report(report, [one])
+                return
 
     async def _report_completed(self, batch: list[tuple[UUID, int]]) -> None:
         assert self._reports is not None
@@ -301,46 +353,38 @@ class JobRunner:
             if id not in held:
                 logger.warning("job %s failed too late: attempt %d had lost its lease", id, attempt)
 
-    async def _insist(self, report: Callable[[], Awaitable[T]]) -> T | None:
-        """Repeats a report until the database takes it: the fence makes a repetition harmless. Gives
-        up after the lease, when it would come too late anyway."""
-        pauses = Pauses()
-        deadline = asyncio.get_running_loop().time() + self._lease.total_seconds()
-        while True:
-            try:
-                return await report()
-            except psycopg.Error as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    logger.error("a report was given up; its jobs will run again: %s", error)
-                    return None
-                pause = pauses.next()
-                logger.warning("a report failed, next try in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
+    async def _report_released(self, batch: list[tuple[UUID, int]]) -> None:
+        assert self._reports is not None
+        ids, attempts = zip(*batch, strict=True)
+        released = await self._reports.fetch(RELEASE, (list(ids), list(attempts)))
+        logger.info("gave back %d unfinished jobs", len(released))
 
     # Keeping alive
 
     async def _keep_alive_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 3)
-            if not self._running:
+            latest: dict[UUID, int] = {}
+            for id, attempt in (*self._running, *self._unreported):
+                latest[id] = max(attempt, latest.get(id, 0))
+            if not latest:
                 continue
-            keys = list(self._running)
-            assert self._reports is not None
+            assert self._alive is not None
             try:
-                rows = await self._reports.fetch(
-                    KEEP_ALIVE, ([id for id, _ in keys], self._lease, [attempt for _, attempt in keys])
-                )
-            except psycopg.Error as error:
+                rows = await self._alive.fetch(KEEP_ALIVE, (list(latest), self._lease, list(latest.values())))
+            except Exception as error:
                 logger.warning("keep-alive failed: %s", error)
                 continue
-            attempts = dict(keys)
-            for id, is_held, is_cancelled in rows:
-                current_job, task = self._running.get((id, attempts[id]), (None, None))
-                if task is not None and current_job is not None and not current_job.is_settled:
-                    if not is_held:
-                        logger.warning("job %s has lost its lease and is stopped", id)
-                        self._lost.add((id, attempts[id]))
-                        task.cancel()
-                    elif is_cancelled:
-                        # Reported as failed, it is let go of, and removed.
-                        task.cancel()
+            held = {id for id, is_held, _ in rows if is_held}
+            cancelled = {id for id, _, is_cancelled in rows if is_cancelled}
+            for key, (current_job, task) in list(self._running.items()):
+                id, attempt = key
+                if current_job.is_settled or id not in latest:
+                    continue
+                if id not in held or attempt < latest[id]:
+                    logger.warning("job %s has lost its lease and is stopped", id)
+                    self._lost.add(key)
+                    task.cancel()
+                elif id in cancelled:
+                    # Reported as failed, it is let go of, and removed.
+                    task.cancel()
