@@ -56,7 +56,7 @@ def run(command: list[str | os.PathLike[str]]) -> str:
 def install_extension(bindir: Path) -> None:
     """Puts the extension's files where the server of these programs looks for them."""
     shared = subprocess.check_output([bindir / "pg_config", "--sharedir"], text=True).strip()
-    for file in (ROOT / "extension").iterdir():
+    for file in (ROOT / "extension").glob("sqlxmq*"):
         shutil.copy(file, Path(shared) / "extension" / file.name)
 
 
