@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -111,9 +111,10 @@ class JobRunner:
         self._something_to_report = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._link: Link | None = None
-        self._reports: Link | None = None
-        self._alive: Link | None = None
+        # One each, so that neither a slow poll nor a report that waits for a lock holds up keep-alive.
+        self._polls = Link(pool)
+        self._reports = Link(pool)
+        self._alive = Link(pool)
         # Ended, but not reported yet: kept alive still.
         self._unreported: set[tuple[UUID, int]] = set()
         self._closed = False
@@ -138,9 +139,6 @@ class JobRunner:
         """Starts claiming and running jobs, in the background of the running event loop."""
         if self._tasks:
             raise RuntimeError("the runner has been started before; make a new one")
-        self._link = Link(self._pool)
-        self._reports = Link(self._pool)
-        self._alive = Link(self._pool)
         self._tasks = [asyncio.create_task(self._poll_for_ever(), name="sqlxmq poll")]
         if self._listen:
             self._tasks.append(
@@ -179,9 +177,8 @@ class JobRunner:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in (self._link, self._reports, self._alive):
-            if link is not None:
-                await link.close()
+        for link in (self._polls, self._reports, self._alive):
+            await link.close()
 
     async def _unless_in_a_hurry(self, waiting: Coroutine[Any, Any, Any]) -> None:
         """Waits for something, or for the second signal."""
@@ -246,9 +243,8 @@ class JobRunner:
 
     async def _poll_once(self) -> float | None:
         """Claims jobs and starts them; returns how many seconds to wait for more (None: until woken)."""
-        assert self._link is not None
         wanted = self._max_concurrency - len(self._running)
-        rows = await self._link.fetch(POLL, (self._channel_names, wanted, self._lease, self._worker))
+        rows = await self._polls.fetch(POLL, (self._channel_names, wanted, self._lease, self._worker))
         if rows[0][0] is None:
             wait: timedelta | None = rows[0][-1]
             return None if wait is None else wait.total_seconds()
@@ -338,23 +334,24 @@ class JobRunner:
                 return
 
     async def _report_completed(self, batch: list[tuple[UUID, int]]) -> None:
-        assert self._reports is not None
         ids, attempts = zip(*batch, strict=True)
-        held = {row[0] for row in await self._reports.fetch(COMPLETE, (list(ids), list(attempts)))}
-        for id, attempt in batch:
-            if id not in held:
-                logger.warning("job %s was finished too late: attempt %d had lost its lease", id, attempt)
+        held = await self._reports.fetch(COMPLETE, (list(ids), list(attempts)))
+        self._warn_of_late_ones("was finished", batch, held)
 
     async def _report_failed(self, batch: list[tuple[UUID, int, str]]) -> None:
-        assert self._reports is not None
         ids, attempts, errors = zip(*batch, strict=True)
-        held = {row[0] for row in await self._reports.fetch(FAIL, (list(ids), list(attempts), list(errors)))}
-        for id, attempt in zip(ids, attempts, strict=True):
+        held = await self._reports.fetch(FAIL, (list(ids), list(attempts), list(errors)))
+        self._warn_of_late_ones("failed", zip(ids, attempts, strict=True), held)
+
+    def _warn_of_late_ones(
+        self, what: str, reported: Iterable[tuple[UUID, int]], held_rows: list[tuple[Any, ...]]
+    ) -> None:
+        held = {row[0] for row in held_rows}
+        for id, attempt in reported:
             if id not in held:
-                logger.warning("job %s failed too late: attempt %d had lost its lease", id, attempt)
+                logger.warning("job %s %s too late: attempt %d had lost its lease", id, what, attempt)
 
     async def _report_released(self, batch: list[tuple[UUID, int]]) -> None:
-        assert self._reports is not None
         ids, attempts = zip(*batch, strict=True)
         released = await self._reports.fetch(RELEASE, (list(ids), list(attempts)))
         logger.info("gave back %d unfinished jobs", len(released))
@@ -369,7 +366,6 @@ class JobRunner:
                 latest[id] = max(attempt, latest.get(id, 0))
             if not latest:
                 continue
-            assert self._alive is not None
             try:
                 rows = await self._alive.fetch(KEEP_ALIVE, (list(latest), self._lease, list(latest.values())))
             except Exception as error:
