@@ -1,17 +1,18 @@
 -- PUBLIC can call nothing and read nothing; mq_grant opens what a role needs.
 REVOKE ALL ON FUNCTION
     mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]),
-    mq_refuse(text, text, text, text), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
+    mq_refuse(text, text, text, text), mq_parse_json(text, text[]), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
     mq_raise_lost_lease(uuid, integer), mq_join_channels(uuid[]), mq_issue_ticket(mq_msgs),
     mq_advance_channel(mq_msgs), mq_leave_channel(), mq_settle_idle_channels(),
-    mq_insert(mq_new_t[], integer[], text[]),
-    mq_enqueue(text, jsonb, text, text, interval, integer, interval, boolean, integer, interval, bytea, text, uuid),
-    mq_enqueue_trigger(), mq_commit(uuid[]), mq_end_attempt(mq_msgs, text, interval, boolean),
+    mq_insert(mq_new_t[], integer[], text[], text[]),
+    mq_enqueue(text, jsonb, text, text, interval, integer, interval, boolean, integer, interval, bytea, text, uuid, jsonb),
+    mq_enqueue_many(text[], text[], text[], text[], interval[], integer[], interval[], boolean[], integer[], interval[], bytea[], text[], uuid[], text[]),
+    mq_enqueue_trigger(), mq_commit(uuid[]), mq_end_attempt(mq_msgs, text, interval, boolean, boolean),
     mq_take_back_expired(timestamptz, integer), mq_release_due(timestamptz, integer), mq_forget_dead(integer), mq_remove_tickets(uuid[]), mq_clear_jobs(text[]),
     mq_poll(text[], integer, interval, text), mq_keep_alive(uuid[], interval, integer[]),
     mq_checkpoint(uuid, interval, text, bytea, integer, integer),
     mq_complete(uuid, integer), mq_complete(uuid[], integer[]),
-    mq_fail(uuid, integer, text, interval), mq_fail(uuid[], integer[], text[], interval[]),
+    mq_fail(uuid, integer, text, interval, boolean), mq_fail(uuid[], integer[], text[], interval[], boolean[]),
     mq_release(uuid[], integer[], interval), mq_delete(uuid[]), mq_cancel(uuid[]),
     mq_retry(uuid[], integer, interval), mq_clear(text[]), mq_clear_all(), mq_configure(interval),
     mq_status(text[], integer), mq_explain(uuid), mq_version(), mq_grant(name, text)
@@ -19,7 +20,7 @@ FROM PUBLIC;
 REVOKE ALL ON TYPE mq_new_t FROM PUBLIC;
 REVOKE ALL ON
     mq_msgs, mq_ready, mq_scheduled, mq_blocked, mq_dead, mq_claims, mq_chains, mq_heads,
-    mq_idle_channels, mq_settings, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs
+    mq_idle_channels, mq_settings, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs, mq_workers
 FROM PUBLIC;
 REVOKE ALL ON SEQUENCE mq_position, mq_claim_number FROM PUBLIC;
 

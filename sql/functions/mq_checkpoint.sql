@@ -32,12 +32,7 @@ BEGIN
     ELSIF extra_retries NOT BETWEEN 0 AND 1000000 THEN
         PERFORM mq_refuse('22003', 'extra_retries', extra_retries::text, 'it must be between 0 and 1000000');
     END IF;
-    BEGIN
-        document := new_payload_json::json;
-    EXCEPTION WHEN data_exception OR statement_too_complex THEN
-        PERFORM mq_refuse('22P02', 'new_payload_json', quote_literal(left(new_payload_json, 100)),
-            format('it must be JSON (%s)', SQLERRM));
-    END;
+    document := (mq_parse_json('new_payload_json', ARRAY[new_payload_json]))[1];
     IF attempt IS NOT NULL THEN
         PERFORM FROM mq_held AS job WHERE job.id = msg_id AND job.attempt = mq_checkpoint.attempt FOR UPDATE;
         IF NOT FOUND THEN

@@ -34,9 +34,7 @@ BEGIN
         channel_names := channel_names || job.channel_name;
         RETURN NEXT job.id;
     END LOOP;
-    IF cardinality(channel_names) > 0 THEN
-        PERFORM mq_notify(channel_names);
-    END IF;
+    PERFORM mq_notify(channel_names);
 END
 $$;
 COMMENT ON FUNCTION mq_commit IS 'Commits reserved jobs (two-phase send); returns the ids that were still reserved.';

@@ -4,7 +4,8 @@
 --          lease of the first attempt, doubling with each; ordered, strict order within the channel;
 --          priority, -32768 to 32767, smaller first; commit_interval, reserve only (see mq_commit);
 --          payload_bytes, a binary payload; when_dead, 'hold' or 'pass', what an ordered job does to
---          the ones behind it once it is dead; id, the caller's own id.
+--          the ones behind it once it is dead; id, the caller's own id; headers, what travels beside
+--          the payload, a JSON object of strings.
 -- Returns: the job's id.
 -- Locks:   for an ordered job, the order of its channel, until the transaction ends.
 -- Errors:  those of mq_insert: 22004, 22003, 22023, 22001, 23505.
@@ -22,7 +23,8 @@ CREATE FUNCTION mq_enqueue(
     commit_interval interval DEFAULT NULL,
     payload_bytes   bytea DEFAULT NULL,
     when_dead       text DEFAULT 'hold',
-    id              uuid DEFAULT NULL
+    id              uuid DEFAULT NULL,
+    headers         jsonb DEFAULT NULL
 ) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, @extschema@, pg_temp
@@ -34,7 +36,8 @@ BEGIN
         ARRAY[ROW(new_id, delay, retries, retry_backoff, channel_name, channel_args,
                   commit_interval, ordered, name, payload::text, payload_bytes)::mq_new_t],
         ARRAY[priority],
-        ARRAY[when_dead]);
+        ARRAY[when_dead],
+        CASE WHEN headers IS NOT NULL THEN ARRAY[headers::text] END);
     RETURN new_id;
 END
 $$;

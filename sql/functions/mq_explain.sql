@@ -59,8 +59,13 @@ BEGIN
                 job.attempts_made, coalesce(nullif(job.worker, ''), 'an unnamed worker'), until,
                 CASE WHEN job.cancel_requested_at IS NULL THEN '' ELSE format(' Its holder has been asked at %s to stop.', job.cancel_requested_at) END);
         WHEN job.state = 'dead' THEN
-            explanation := format('Its %s attempts are used up; it stays until it is retried (mq_retry) or removed. The last error: %s',
-                job.attempts_made, coalesce(job.last_error, 'none was kept, the last lease ran out'));
+            explanation := format('%s; it stays until it is retried (mq_retry) or removed. The last error: %s',
+                CASE
+                    WHEN job.attempts_left > 0 THEN format('It failed for good at attempt %s', job.attempts_made)
+                    WHEN job.attempts_made = 1 THEN 'Its only attempt is used up'
+                    ELSE format('Its %s attempts are used up', job.attempts_made)
+                END,
+                coalesce(job.last_error, 'none was kept, the last lease ran out'));
         ELSE
             SELECT count(*) INTO ahead FROM (
                 SELECT FROM mq_ready AS ticket

@@ -3,7 +3,7 @@
 --            worker    polls and reports;
 --            observer  reads the views, mq_status and mq_explain, payloads included;
 --            operator  everything.
---          Repeat it after an update of the extension: a new version may bring new functions.
+--          An update of the extension gives roles what is new for them.
 -- Returns: nothing.
 -- Locks:   those of GRANT.
 -- Errors:  22004 an argument is NULL; 22023 what is none of the four; 42704 no such role; 42501 the
@@ -15,13 +15,13 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
     -- Functions by name, all signatures of each.
-    sends   CONSTANT text[] := ARRAY['mq_insert', 'mq_enqueue', 'mq_enqueue_trigger', 'mq_commit'];
+    sends   CONSTANT text[] := ARRAY['mq_insert', 'mq_enqueue', 'mq_enqueue_many', 'mq_enqueue_trigger', 'mq_commit'];
     works   CONSTANT text[] := ARRAY['mq_poll', 'mq_keep_alive', 'mq_checkpoint', 'mq_complete', 'mq_fail',
                                      'mq_release', 'mq_delete'];
     watches CONSTANT text[] := ARRAY['mq_status', 'mq_explain'];
     manages CONSTANT text[] := ARRAY['mq_cancel', 'mq_retry', 'mq_clear', 'mq_clear_all', 'mq_configure'];
     anyone  CONSTANT text[] := ARRAY['mq_version', 'mq_notify_channel'];
-    views   CONSTANT text[] := ARRAY['mq_jobs', 'mq_running_jobs', 'mq_dead_jobs'];
+    views   CONSTANT text[] := ARRAY['mq_jobs', 'mq_running_jobs', 'mq_dead_jobs', 'mq_workers'];
     home    CONSTANT regnamespace := (SELECT pronamespace::regnamespace FROM pg_proc WHERE oid = 'mq_version()'::regprocedure);
     granted text[];
     callee  regprocedure;

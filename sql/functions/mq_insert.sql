@@ -1,6 +1,7 @@
 -- Purpose: send jobs, all or none.
--- Arguments: new_messages, the jobs; priorities (-32768 to 32767) and when_dead ('hold' or 'pass'),
---          each NULL or as long as new_messages, what mq_new_t has no place for.
+-- Arguments: new_messages, the jobs; priorities (-32768 to 32767), when_dead ('hold' or 'pass') and
+--          headers (a JSON object of strings, or NULL), each NULL or as long as new_messages, what
+--          mq_new_t has no place for.
 -- Returns: nothing.
 -- Locks:   for ordered jobs, the order of their channels (other senders of ordered jobs to the same
 --          channels wait until this transaction ends).
@@ -10,7 +11,8 @@
 CREATE FUNCTION mq_insert(
     new_messages mq_new_t[],
     priorities   integer[] DEFAULT NULL,
-    when_dead    text[] DEFAULT NULL
+    when_dead    text[] DEFAULT NULL,
+    headers      text[] DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, @extschema@, pg_temp
@@ -24,7 +26,7 @@ DECLARE
     bad         record;
     used_id     uuid;
     documents   json[];
-    document    text;
+    parsed      json[];
     opened      uuid[] := ARRAY[]::uuid[];
     any_ordered boolean;
 BEGIN
@@ -35,6 +37,9 @@ BEGIN
             format('it must be NULL or as long as new_messages, %s', cardinality(new_messages)));
     ELSIF cardinality(when_dead) <> cardinality(new_messages) THEN
         PERFORM mq_refuse('22023', 'when_dead', format('of length %s', cardinality(when_dead)),
+            format('it must be NULL or as long as new_messages, %s', cardinality(new_messages)));
+    ELSIF cardinality(headers) <> cardinality(new_messages) THEN
+        PERFORM mq_refuse('22023', 'headers', format('of length %s', cardinality(headers)),
             format('it must be NULL or as long as new_messages, %s', cardinality(new_messages)));
     END IF;
 
@@ -106,19 +111,23 @@ BEGIN
         PERFORM mq_refuse('23505', 'id', used_id::text, 'another job has this id');
     END IF;
 
-    -- Nothing is written in these blocks, so their subtransactions cost no transaction id.
-    BEGIN
-        documents := ARRAY(SELECT m.payload_json::json FROM unnest(new_messages) AS m);
-    EXCEPTION WHEN data_exception OR statement_too_complex THEN
-        FOR document IN SELECT m.payload_json FROM unnest(new_messages) AS m LOOP
-            BEGIN
-                PERFORM document::json;
-            EXCEPTION WHEN data_exception OR statement_too_complex THEN
-                PERFORM mq_refuse('22P02', 'payload_json', quote_literal(left(document, 100)),
-                    format('it must be JSON (%s)', SQLERRM));
-            END;
-        END LOOP;
-    END;
+    documents := mq_parse_json('payload_json', ARRAY(SELECT m.payload_json FROM unnest(new_messages) AS m));
+    IF headers IS NOT NULL THEN
+        parsed := mq_parse_json('headers', headers);
+        SELECT n, m.document::text AS value INTO bad
+        FROM unnest(parsed) WITH ORDINALITY AS m (document, n)
+        -- In CASE, since a document must be known to be an object before it is taken apart.
+        WHERE CASE json_typeof(m.document)
+            WHEN 'object' THEN EXISTS (SELECT FROM json_each(m.document) AS header WHERE json_typeof(header.value) <> 'string')
+            ELSE m.document IS NOT NULL
+        END
+        LIMIT 1;
+        IF FOUND THEN
+            PERFORM mq_refuse('22023',
+                CASE cardinality(headers) WHEN 1 THEN 'headers' ELSE format('headers of message %s', bad.n) END,
+                quote_literal(left(bad.value, 100)), 'it must be a JSON object whose values are strings');
+        END IF;
+    END IF;
 
     SELECT coalesce(bool_or(m.ordered), false) INTO any_ordered FROM unnest(new_messages) AS m;
     IF any_ordered THEN
@@ -131,7 +140,7 @@ BEGIN
         INSERT INTO mq_msgs AS job (
             id, channel, position, created_at, due_at, reserved_until, retry_backoff,
             attempts_allowed, priority, ordered, passes_when_dead,
-            channel_name, channel_args, name, payload_json, payload_bytes)
+            channel_name, channel_args, name, payload_json, payload_bytes, headers)
         SELECT
             m.id,
             mq_channel_key(m.channel_name, m.channel_args),
@@ -144,10 +153,10 @@ BEGIN
             CASE WHEN m.ordered THEN 0 ELSE coalesce(m.priority, 0) END,
             m.ordered,
             coalesce(m.when_dead_choice = 'pass', false),
-            m.channel_name, m.channel_args, m.name, m.document, m.payload_bytes
-        FROM unnest(new_messages, documents, priorities, when_dead) WITH ORDINALITY
+            m.channel_name, m.channel_args, m.name, m.document, m.payload_bytes, m.header
+        FROM unnest(new_messages, documents, priorities, when_dead, parsed) WITH ORDINALITY
                  AS m (id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
-                       ordered, name, payload_json, payload_bytes, document, priority, when_dead_choice, n)
+                       ordered, name, payload_json, payload_bytes, document, priority, when_dead_choice, header, n)
         ORDER BY n
         RETURNING job.id, job.channel, job.priority, job.position, job.ordered,
                   job.due_at, job.reserved_until
@@ -174,9 +183,7 @@ BEGIN
     SELECT channel, priority, position, id FROM placed
     WHERE reserved_until IS NULL AND due_at IS NULL AND NOT is_blocked;
 
-    IF cardinality(new_messages) > 0 THEN
-        PERFORM mq_notify(ARRAY(SELECT DISTINCT m.channel_name FROM unnest(new_messages) AS m));
-    END IF;
+    PERFORM mq_notify(ARRAY(SELECT m.channel_name FROM unnest(new_messages) AS m));
 END
 $$;
 COMMENT ON FUNCTION mq_insert IS 'Sends jobs, all or none.';

@@ -28,7 +28,8 @@ CREATE FUNCTION mq_poll(
     attempts_allowed integer,
     channel_name     text,
     channel_args     text,
-    leased_until     timestamptz
+    leased_until     timestamptz,
+    headers          text
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, @extschema@, pg_temp
@@ -154,7 +155,7 @@ BEGIN
             WITH job AS MATERIALIZED (
                 SELECT job.id, job.position, job.name, job.payload_json, job.payload_bytes, job.retry_backoff,
                        job.attempts_ended + 1 AS attempt, job.attempts_allowed, job.channel_name,
-                       job.channel_args, job.cancel_requested_at,
+                       job.channel_args, job.headers, job.cancel_requested_at,
                        this_moment + greatest(job.retry_backoff, lease) AS deadline, n
                 FROM unnest(claimed_ids, claimed_places) WITH ORDINALITY AS mine (id, position, n)
                 JOIN mq_msgs AS job ON job.id = mine.id AND job.position = mine.position
@@ -169,7 +170,7 @@ BEGIN
             -- over, it is removed.
             SELECT job.id, true, job.name, job.payload_json::text, job.payload_bytes, job.retry_backoff,
                    interval '0', job.attempt, job.attempts_allowed, job.channel_name, job.channel_args,
-                   job.deadline
+                   job.deadline, job.headers::text
             FROM job WHERE job.cancel_requested_at IS NULL
             ORDER BY n;
             GET DIAGNOSTICS claimed_count = ROW_COUNT;

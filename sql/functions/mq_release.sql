@@ -34,13 +34,11 @@ BEGIN
         PERFORM FROM mq_held AS held WHERE held.id = one.id AND held.attempt = one.attempt FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = one.id;
-        PERFORM mq_end_attempt(job, NULL, due_in, false);
+        PERFORM mq_end_attempt(job, NULL, due_in, false, false);
         channel_names := channel_names || job.channel_name;
         RETURN NEXT one.id;
     END LOOP;
-    IF cardinality(channel_names) > 0 THEN
-        PERFORM mq_notify(ARRAY(SELECT DISTINCT c FROM unnest(channel_names) AS c));
-    END IF;
+    PERFORM mq_notify(channel_names);
 END
 $$;
 COMMENT ON FUNCTION mq_release IS 'Gives jobs back without counting the attempt; returns the ids that the caller still held.';

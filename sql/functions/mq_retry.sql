@@ -59,9 +59,7 @@ BEGIN
         channel_names := channel_names || job.channel_name;
         RETURN NEXT job.id;
     END LOOP;
-    IF cardinality(channel_names) > 0 THEN
-        PERFORM mq_notify(ARRAY(SELECT DISTINCT c FROM unnest(channel_names) AS c));
-    END IF;
+    PERFORM mq_notify(channel_names);
 END
 $$;
 COMMENT ON FUNCTION mq_retry IS 'Gives dead jobs new attempts; returns the ids that were dead.';

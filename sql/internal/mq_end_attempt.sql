@@ -2,8 +2,9 @@
 -- back. The caller holds the job's row locked and knows that the attempt is under way.
 -- Arguments: retry_in, how long to wait before the next attempt (0: none); is_counted, whether the
 --          attempt is used up. Either way its number is not given out again: it is the fence.
+--          is_final, whether the job is dead whatever attempts are left.
 -- Returns: where the job went: 'ready', 'scheduled', 'dead', or 'cancelled' (removed).
-CREATE FUNCTION mq_end_attempt(job mq_msgs, error text, retry_in interval, is_counted boolean) RETURNS text
+CREATE FUNCTION mq_end_attempt(job mq_msgs, error text, retry_in interval, is_counted boolean, is_final boolean) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
@@ -24,7 +25,7 @@ BEGIN
         END,
         leased_until = NULL,
         last_error = coalesce(left(error, 10000), last_error),
-        died_at = CASE WHEN is_counted AND attempts_ended + 1 >= attempts_allowed THEN this_moment END,
+        died_at = CASE WHEN is_final OR is_counted AND attempts_ended + 1 >= attempts_allowed THEN this_moment END,
         due_at = CASE WHEN retry_in > interval '0' THEN this_moment + retry_in END
     WHERE id = job.id
     RETURNING * INTO job;

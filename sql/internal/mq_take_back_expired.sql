@@ -44,7 +44,7 @@ BEGIN
                 format('The lease of attempt %s, held by %s, was over at %s.', held.attempt,
                        coalesce(nullif(held.worker, ''), 'an unnamed worker'),
                        greatest(job.leased_until, held.leased_until)),
-                interval '0', true);
+                interval '0', true, false);
             CONTINUE;
         END IF;
         INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)

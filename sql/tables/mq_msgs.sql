@@ -26,7 +26,8 @@ CREATE TABLE mq_msgs (
     name                text NOT NULL,
     payload_json        json,
     payload_bytes       bytea,
-    last_error          text
+    last_error          text,
+    headers             json
 ) WITH (
     fillfactor = 90,
     autovacuum_vacuum_scale_factor = 0.05,
@@ -41,7 +42,7 @@ COMMENT ON COLUMN mq_msgs.created_at IS 'When the job was sent.';
 COMMENT ON COLUMN mq_msgs.due_at IS 'When the job becomes due, if it was delayed or is to be retried later; NULL: at once.';
 COMMENT ON COLUMN mq_msgs.reserved_until IS 'A reservation (two-phase commit) ends then; NULL: the job is committed.';
 COMMENT ON COLUMN mq_msgs.leased_until IS 'How far keep-alive has pushed the lease of the current attempt; NULL: the claim''s deadline counts.';
-COMMENT ON COLUMN mq_msgs.died_at IS 'When the last attempt was used up; NULL: the job is not dead.';
+COMMENT ON COLUMN mq_msgs.died_at IS 'When the last attempt was used up, or an attempt failed for good; NULL: the job is not dead.';
 COMMENT ON COLUMN mq_msgs.cancel_requested_at IS 'When mq_cancel met the job running: it is removed as soon as its holder lets go of it.';
 COMMENT ON COLUMN mq_msgs.retry_backoff IS 'Least lease of the next attempt, and wait after its failure; doubles with every attempt.';
 COMMENT ON COLUMN mq_msgs.attempts_ended IS 'Attempts that ended without completion. The attempt under way, or the next, is this number plus one.';
@@ -55,3 +56,4 @@ COMMENT ON COLUMN mq_msgs.name IS 'Name of the job: what the worker is to run.';
 COMMENT ON COLUMN mq_msgs.payload_json IS 'The JSON payload, as it was sent.';
 COMMENT ON COLUMN mq_msgs.payload_bytes IS 'The binary payload.';
 COMMENT ON COLUMN mq_msgs.last_error IS 'Why the latest attempt that ended did not complete the job.';
+COMMENT ON COLUMN mq_msgs.headers IS 'What travels beside the payload, a JSON object of strings: the sender''s trace, for example, as W3C names it, so that the worker can go on with it.';

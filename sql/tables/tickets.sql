@@ -38,6 +38,6 @@ CREATE TABLE mq_dead (
     id      uuid NOT NULL,
     PRIMARY KEY (died_at, id)
 );
-COMMENT ON TABLE mq_dead IS 'Tickets of the jobs whose attempts are used up.';
+COMMENT ON TABLE mq_dead IS 'Tickets of the jobs whose attempts are used up, or that failed for good.';
 COMMENT ON COLUMN mq_dead.died_at IS 'When the job died.';
 COMMENT ON COLUMN mq_dead.id IS 'The job.';

@@ -12,4 +12,4 @@ SELECT
     job.payload_bytes
 FROM mq_dead AS ticket
 JOIN mq_msgs AS job ON job.id = ticket.id AND job.died_at = ticket.died_at;
-COMMENT ON VIEW mq_dead_jobs IS 'The jobs whose attempts are used up, and why.';
+COMMENT ON VIEW mq_dead_jobs IS 'The jobs whose attempts are used up, or that failed for good, and why.';

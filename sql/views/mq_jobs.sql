@@ -32,7 +32,8 @@ SELECT
     job.last_error,
     job.position,
     job.payload_json,
-    job.payload_bytes
+    job.payload_bytes,
+    job.headers
 FROM mq_msgs AS job
 LEFT JOIN mq_ready AS ready
     ON ready.channel = job.channel AND ready.priority = job.priority AND ready.position = job.position

@@ -1,0 +1,1364 @@
+\echo Use "ALTER EXTENSION sqlxmq UPDATE" to load this file. \quit
+
+-- From 0.1.0 to 0.2.0: what CREATE EXTENSION makes of 0.2.0, with the jobs and the rights that are there.
+
+-- What a script GRANTs, PostgreSQL takes for a part of the extension: pg_dump leaves it out, and a restored
+-- database lacks it. What an object gets from default privileges when it is created, pg_dump takes along.
+-- So the new objects get the rights of those they follow as the default privileges of whoever runs this,
+-- which are put back at the end.
+CREATE FUNCTION mq_create_with(object_type "char", rights aclitem[], owner oid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    kind CONSTANT text := CASE object_type WHEN 'f' THEN 'FUNCTIONS' ELSE 'TABLES' END;
+    me   CONSTANT oid := (SELECT oid FROM pg_roles WHERE rolname = current_user);
+    one  record;
+BEGIN
+    FOR one IN
+        SELECT DISTINCT CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END AS grantee
+        FROM aclexplode(coalesce(
+            (SELECT defaclacl FROM pg_default_acl
+             WHERE defaclrole = me AND defaclnamespace = 0 AND defaclobjtype = object_type),
+            acldefault(object_type, me))) AS granted
+    LOOP
+        EXECUTE format('ALTER DEFAULT PRIVILEGES REVOKE ALL ON %s FROM %s', kind, one.grantee);
+    END LOOP;
+    FOR one IN
+        SELECT CASE granted.grantee WHEN 0 THEN 'PUBLIC' WHEN owner THEN me::regrole::text
+                   ELSE granted.grantee::regrole::text END AS grantee,
+               granted.privilege_type, bool_or(granted.is_grantable AND granted.grantee <> owner) AS is_grantable
+        FROM aclexplode(coalesce(rights, acldefault(object_type, owner))) AS granted
+        GROUP BY 1, 2
+    LOOP
+        EXECUTE format('ALTER DEFAULT PRIVILEGES GRANT %s ON %s TO %s%s', one.privilege_type, kind, one.grantee,
+                       CASE WHEN one.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+    END LOOP;
+END
+$$;
+SELECT set_config('sqlxmq.default_' || kind, coalesce(
+    (SELECT defaclacl FROM pg_default_acl
+     WHERE defaclrole = role.oid AND defaclnamespace = 0 AND defaclobjtype = kind::"char"),
+    acldefault(kind::"char", role.oid))::text, true)
+FROM pg_roles AS role CROSS JOIN unnest(ARRAY['f', 'r']) AS kind
+WHERE role.rolname = current_user;
+
+-- Tables
+ALTER TABLE mq_msgs ADD COLUMN headers json;
+COMMENT ON COLUMN mq_msgs.headers IS 'What travels beside the payload, a JSON object of strings: the sender''s trace, for example, as W3C names it, so that the worker can go on with it.';
+COMMENT ON COLUMN mq_msgs.died_at IS 'When the last attempt was used up, or an attempt failed for good; NULL: the job is not dead.';
+COMMENT ON TABLE mq_dead IS 'Tickets of the jobs whose attempts are used up, or that failed for good.';
+
+-- Small helpers
+
+-- sql/internal/mq_notify.sql
+-- Internal. Wakes the workers of these channel names, if any, when the transaction commits; a name may
+-- stand there several times. 'mq' is what workers of all channels listen on.
+CREATE OR REPLACE FUNCTION mq_notify(channel_names text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_notify(mq_notify_channel(wanted.channel_name), '')
+    FROM (SELECT DISTINCT c FROM unnest(channel_names) AS c) AS wanted (channel_name);
+    IF FOUND THEN
+        PERFORM pg_notify('mq', '');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION mq_notify IS 'Internal. Announces that jobs of these channel names may have become ready.';
+
+-- sql/internal/mq_parse_json.sql
+SELECT mq_create_with('f', proacl, proowner) FROM pg_proc WHERE oid = 'mq_refuse(text, text, text, text)'::regprocedure;
+-- Internal. Makes JSON of texts, and names the first one that is none.
+-- Errors:  22P02 malformed JSON; the argument is named, with the message's number if there are several.
+CREATE FUNCTION mq_parse_json(argument text, texts text[]) RETURNS json[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+DECLARE
+    one record;
+BEGIN
+    -- Nothing is written in these blocks, so their subtransactions cost no transaction id.
+    RETURN texts::json[];
+EXCEPTION WHEN data_exception OR statement_too_complex THEN
+    FOR one IN SELECT given.document, given.n FROM unnest(texts) WITH ORDINALITY AS given (document, n) LOOP
+        BEGIN
+            PERFORM one.document::json;
+        EXCEPTION WHEN data_exception OR statement_too_complex THEN
+            PERFORM mq_refuse('22P02',
+                CASE cardinality(texts) WHEN 1 THEN argument ELSE format('%s of message %s', argument, one.n) END,
+                quote_literal(left(one.document, 100)), format('it must be JSON (%s)', SQLERRM));
+        END;
+    END LOOP;
+    RAISE;
+END
+$$;
+COMMENT ON FUNCTION mq_parse_json IS 'Internal. Makes JSON of texts, and refuses what is none.';
+
+-- Running jobs, the fence
+
+-- sql/views/mq_held.sql
+SELECT mq_create_with('r', relacl, relowner) FROM pg_class WHERE oid = 'mq_held'::regclass;
+DROP VIEW mq_held;
+-- The one place that says what running means: the job has no ticket anywhere. Functions of the
+-- worker's side delete and update through this view, by id and attempt; that is the fence.
+-- Each look-up is a scalar subquery, not NOT EXISTS: the planner can make no join and no hash table
+-- of it, so it stays one index probe whatever the statistics say.
+CREATE VIEW mq_held AS
+SELECT job.*, job.attempts_ended + 1 AS attempt
+FROM mq_msgs AS job
+WHERE job.died_at IS NULL
+  AND (SELECT true FROM mq_ready AS ticket
+       WHERE ticket.channel = job.channel
+         AND ticket.priority = job.priority
+         AND ticket.position = job.position) IS NULL
+  AND (coalesce(job.reserved_until, job.due_at) IS NULL
+       OR (SELECT true FROM mq_scheduled AS ticket
+           WHERE ticket.due_at = coalesce(job.reserved_until, job.due_at)
+             AND ticket.id = job.id) IS NULL)
+  AND (NOT job.ordered
+       OR (SELECT true FROM mq_blocked AS ticket
+           WHERE ticket.channel = job.channel
+             AND ticket.position = job.position) IS NULL);
+COMMENT ON VIEW mq_held IS 'Internal. The jobs that somebody has claimed and not let go of: those without a ticket.';
+
+-- Sending
+
+-- sql/functions/mq_insert.sql
+SELECT mq_create_with('f', proacl, proowner) FROM pg_proc WHERE oid = 'mq_insert(mq_new_t[], integer[], text[])'::regprocedure;
+DROP FUNCTION mq_insert(mq_new_t[], integer[], text[]);
+-- Purpose: send jobs, all or none.
+-- Arguments: new_messages, the jobs; priorities (-32768 to 32767), when_dead ('hold' or 'pass') and
+--          headers (a JSON object of strings, or NULL), each NULL or as long as new_messages, what
+--          mq_new_t has no place for.
+-- Returns: nothing.
+-- Locks:   for ordered jobs, the order of their channels (other senders of ordered jobs to the same
+--          channels wait until this transaction ends).
+-- Errors:  22004 a value that must be given is NULL; 22003 a number is out of range; 22023 a value is
+--          not allowed; 22001 a name is too long; 22P02 malformed JSON; 23505 the id is in use.
+-- Callers: producer, operator.
+CREATE FUNCTION mq_insert(
+    new_messages mq_new_t[],
+    priorities   integer[] DEFAULT NULL,
+    when_dead    text[] DEFAULT NULL,
+    headers      text[] DEFAULT NULL
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    this_moment CONSTANT timestamptz := clock_timestamp();
+    bad         record;
+    used_id     uuid;
+    documents   json[];
+    parsed      json[];
+    opened      uuid[] := ARRAY[]::uuid[];
+    any_ordered boolean;
+BEGIN
+    IF new_messages IS NULL THEN
+        PERFORM mq_refuse('22004', 'new_messages', NULL, 'it must be an array of mq_new_t');
+    ELSIF cardinality(priorities) <> cardinality(new_messages) THEN
+        PERFORM mq_refuse('22023', 'priorities', format('of length %s', cardinality(priorities)),
+            format('it must be NULL or as long as new_messages, %s', cardinality(new_messages)));
+    ELSIF cardinality(when_dead) <> cardinality(new_messages) THEN
+        PERFORM mq_refuse('22023', 'when_dead', format('of length %s', cardinality(when_dead)),
+            format('it must be NULL or as long as new_messages, %s', cardinality(new_messages)));
+    ELSIF cardinality(headers) <> cardinality(new_messages) THEN
+        PERFORM mq_refuse('22023', 'headers', format('of length %s', cardinality(headers)),
+            format('it must be NULL or as long as new_messages, %s', cardinality(new_messages)));
+    END IF;
+
+    SELECT n, complaint.* INTO bad
+    FROM unnest(new_messages, priorities, when_dead) WITH ORDINALITY
+             AS m (id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
+                   ordered, name, payload_json, payload_bytes, priority, when_dead_choice, n)
+    CROSS JOIN LATERAL (
+        SELECT code, argument, value, rule
+        FROM (VALUES
+            (m.id IS NULL, '22004', 'id', NULL, 'every job must have an id'),
+            (m.name IS NULL, '22004', 'name', NULL, 'every job must have a name'),
+            (m.channel_name IS NULL, '22004', 'channel_name', NULL, 'it must be given; the default channel is '''''),
+            (m.channel_args IS NULL, '22004', 'channel_args', NULL, 'it must be given; without arguments it is '''''),
+            (m.ordered IS NULL, '22004', 'ordered', NULL, 'it must be true or false'),
+            (m.delay IS NULL, '22004', 'delay', NULL, 'it must be given; at once is 0'),
+            (m.retries IS NULL, '22004', 'retries', NULL, 'it must be given'),
+            (m.retry_backoff IS NULL, '22004', 'retry_backoff', NULL, 'it must be given'),
+            (length(m.name) NOT BETWEEN 1 AND 1000, CASE m.name WHEN '' THEN '22023' ELSE '22001' END,
+             'name', format('%L (%s characters)', left(m.name, 60), length(m.name)), 'it must have 1 to 1000 characters'),
+            (length(m.channel_name) > 1000, '22001', 'channel_name',
+             format('%L… (%s characters)', left(m.channel_name, 60), length(m.channel_name)), 'it may have at most 1000 characters'),
+            (length(m.channel_args) > 1000, '22001', 'channel_args',
+             format('%L… (%s characters)', left(m.channel_args, 60), length(m.channel_args)), 'it may have at most 1000 characters'),
+            (m.delay < interval '0' OR m.delay > interval '1000 years', '22023', 'delay', m.delay::text,
+             'it must be between 0 and 1000 years'),
+            (m.retries NOT BETWEEN 0 AND 1000000000, '22003', 'retries', m.retries::text, 'it must be between 0 and 1000000000'),
+            (m.retry_backoff < interval '0' OR m.retry_backoff > interval '1000 years', '22023', 'retry_backoff',
+             m.retry_backoff::text, 'it must be between 0 and 1000 years'),
+            (m.commit_interval < interval '0' OR m.commit_interval > interval '1000 years', '22023', 'commit_interval',
+             m.commit_interval::text, 'it must be NULL or between 0 and 1000 years'),
+            (m.priority IS NULL AND priorities IS NOT NULL, '22004', 'priority', NULL, 'it must be given; the default is 0'),
+            (m.priority NOT BETWEEN -32768 AND 32767, '22003', 'priority', m.priority::text,
+             'it must be between -32768 and 32767'),
+            (when_dead IS NOT NULL AND coalesce(m.when_dead_choice, '') NOT IN ('hold', 'pass'),
+             CASE WHEN m.when_dead_choice IS NULL THEN '22004' ELSE '22023' END,
+             'when_dead', quote_literal(m.when_dead_choice), 'it must be ''hold'' or ''pass''')
+        ) AS rules (is_broken, code, argument, value, rule)
+        WHERE is_broken
+        LIMIT 1
+    ) AS complaint
+    -- The sum of all conditions, cheap enough to be evaluated for every job of every call.
+    WHERE (m.id IS NOT NULL
+           AND length(m.name) BETWEEN 1 AND 1000
+           AND length(m.channel_name) <= 1000
+           AND length(m.channel_args) <= 1000
+           AND m.ordered IS NOT NULL
+           AND m.delay >= interval '0' AND m.delay <= interval '1000 years'
+           AND m.retries BETWEEN 0 AND 1000000000
+           AND m.retry_backoff >= interval '0' AND m.retry_backoff <= interval '1000 years'
+           AND (m.commit_interval IS NULL
+                OR m.commit_interval >= interval '0' AND m.commit_interval <= interval '1000 years')
+           AND (priorities IS NULL OR m.priority BETWEEN -32768 AND 32767)
+           AND (when_dead IS NULL OR m.when_dead_choice IN ('hold', 'pass'))) IS NOT TRUE
+    LIMIT 1;
+    IF FOUND THEN
+        PERFORM mq_refuse(bad.code, CASE cardinality(new_messages)
+            WHEN 1 THEN bad.argument ELSE format('%s of message %s', bad.argument, bad.n) END,
+            bad.value, bad.rule);
+    END IF;
+
+    SELECT m.id INTO used_id FROM unnest(new_messages) AS m
+    WHERE (SELECT true FROM mq_msgs AS job WHERE job.id = m.id)
+    LIMIT 1;
+    IF used_id IS NULL AND cardinality(new_messages) > 1 THEN
+        SELECT m.id INTO used_id FROM unnest(new_messages) AS m GROUP BY m.id HAVING count(*) > 1 LIMIT 1;
+    END IF;
+    IF used_id IS NOT NULL THEN
+        PERFORM mq_refuse('23505', 'id', used_id::text, 'another job has this id');
+    END IF;
+
+    documents := mq_parse_json('payload_json', ARRAY(SELECT m.payload_json FROM unnest(new_messages) AS m));
+    IF headers IS NOT NULL THEN
+        parsed := mq_parse_json('headers', headers);
+        SELECT n, m.document::text AS value INTO bad
+        FROM unnest(parsed) WITH ORDINALITY AS m (document, n)
+        -- In CASE, since a document must be known to be an object before it is taken apart.
+        WHERE CASE json_typeof(m.document)
+            WHEN 'object' THEN EXISTS (SELECT FROM json_each(m.document) AS header WHERE json_typeof(header.value) <> 'string')
+            ELSE m.document IS NOT NULL
+        END
+        LIMIT 1;
+        IF FOUND THEN
+            PERFORM mq_refuse('22023',
+                CASE cardinality(headers) WHEN 1 THEN 'headers' ELSE format('headers of message %s', bad.n) END,
+                quote_literal(left(bad.value, 100)), 'it must be a JSON object whose values are strings');
+        END IF;
+    END IF;
+
+    SELECT coalesce(bool_or(m.ordered), false) INTO any_ordered FROM unnest(new_messages) AS m;
+    IF any_ordered THEN
+        opened := mq_join_channels(ARRAY(
+            SELECT mq_channel_key(m.channel_name, m.channel_args)
+            FROM unnest(new_messages) AS m WHERE m.ordered));
+    END IF;
+
+    WITH job AS (
+        INSERT INTO mq_msgs AS job (
+            id, channel, position, created_at, due_at, reserved_until, retry_backoff,
+            attempts_allowed, priority, ordered, passes_when_dead,
+            channel_name, channel_args, name, payload_json, payload_bytes, headers)
+        SELECT
+            m.id,
+            mq_channel_key(m.channel_name, m.channel_args),
+            nextval('mq_position'),
+            this_moment,
+            CASE WHEN m.delay > interval '0' THEN this_moment + m.delay END,
+            this_moment + m.delay + m.commit_interval,
+            m.retry_backoff,
+            m.retries + 1,
+            CASE WHEN m.ordered THEN 0 ELSE coalesce(m.priority, 0) END,
+            m.ordered,
+            coalesce(m.when_dead_choice = 'pass', false),
+            m.channel_name, m.channel_args, m.name, m.document, m.payload_bytes, m.header
+        FROM unnest(new_messages, documents, priorities, when_dead, parsed) WITH ORDINALITY
+                 AS m (id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
+                       ordered, name, payload_json, payload_bytes, document, priority, when_dead_choice, header, n)
+        ORDER BY n
+        RETURNING job.id, job.channel, job.priority, job.position, job.ordered,
+                  job.due_at, job.reserved_until
+    ), placed AS (
+        SELECT job.*, job.ordered AND NOT (
+            job.channel = ANY (opened)
+            AND job.position = min(job.position) OVER (PARTITION BY job.channel, job.ordered)) AS is_blocked
+        FROM job WHERE any_ordered
+        UNION ALL
+        SELECT job.*, false FROM job WHERE NOT any_ordered
+    ), head AS (
+        INSERT INTO mq_heads (channel, id)
+        SELECT channel, id FROM placed WHERE ordered AND NOT is_blocked
+    ), blocked AS (
+        INSERT INTO mq_blocked (channel, position, id)
+        SELECT channel, position, id FROM placed WHERE is_blocked
+    ), scheduled AS (
+        -- A reservation has its end among the scheduled even while it is blocked, to expire in time.
+        INSERT INTO mq_scheduled (due_at, id)
+        SELECT coalesce(reserved_until, due_at), id FROM placed
+        WHERE reserved_until IS NOT NULL OR due_at IS NOT NULL AND NOT is_blocked
+    )
+    INSERT INTO mq_ready (channel, priority, position, id)
+    SELECT channel, priority, position, id FROM placed
+    WHERE reserved_until IS NULL AND due_at IS NULL AND NOT is_blocked;
+
+    PERFORM mq_notify(ARRAY(SELECT m.channel_name FROM unnest(new_messages) AS m));
+END
+$$;
+COMMENT ON FUNCTION mq_insert IS 'Sends jobs, all or none.';
+
+-- sql/functions/mq_enqueue_many.sql
+SELECT mq_create_with('f', proacl, proowner) FROM pg_proc WHERE oid = 'mq_enqueue(text, jsonb, text, text, interval, integer, interval, boolean, integer, interval, bytea, text, uuid)'::regprocedure;
+-- Purpose: send many jobs in one call, all or none.
+-- Arguments: names, what the worker is to run, one for each job; the others as in mq_enqueue, each NULL
+--          (mq_enqueue's default for all jobs) or as long as names; a NULL element is that argument's
+--          default, too. payloads and headers are JSON.
+-- Returns: the jobs' ids, in the order of the names. No names: no rows.
+-- Locks:   for ordered jobs, the order of their channels, until the transaction ends.
+-- Errors:  22004 names is NULL or holds a NULL; 22023 an array is not as long as names; those of
+--          mq_insert, which name the message by its number.
+-- Callers: producer, operator.
+CREATE FUNCTION mq_enqueue_many(
+    names            text[],
+    payloads         text[] DEFAULT NULL,
+    channel_names    text[] DEFAULT NULL,
+    channel_args     text[] DEFAULT NULL,
+    delays           interval[] DEFAULT NULL,
+    retries          integer[] DEFAULT NULL,
+    retry_backoffs   interval[] DEFAULT NULL,
+    ordered          boolean[] DEFAULT NULL,
+    priorities       integer[] DEFAULT NULL,
+    commit_intervals interval[] DEFAULT NULL,
+    payloads_bytes   bytea[] DEFAULT NULL,
+    when_dead        text[] DEFAULT NULL,
+    ids              uuid[] DEFAULT NULL,
+    headers          text[] DEFAULT NULL
+) RETURNS SETOF uuid
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    bad     record;
+    new_ids uuid[];
+BEGIN
+    IF names IS NULL THEN
+        PERFORM mq_refuse('22004', 'names', NULL, 'it must be an array of job names');
+    ELSIF array_ndims(names) > 1 THEN
+        PERFORM mq_refuse('22023', 'names', names::text, 'it must have one dimension');
+    END IF;
+    SELECT given.argument, given.length INTO bad
+    FROM (VALUES
+        ('payloads', cardinality(payloads)),
+        ('channel_names', cardinality(channel_names)),
+        ('channel_args', cardinality(channel_args)),
+        ('delays', cardinality(delays)),
+        ('retries', cardinality(retries)),
+        ('retry_backoffs', cardinality(retry_backoffs)),
+        ('ordered', cardinality(ordered)),
+        ('priorities', cardinality(priorities)),
+        ('commit_intervals', cardinality(commit_intervals)),
+        ('payloads_bytes', cardinality(payloads_bytes)),
+        ('when_dead', cardinality(when_dead)),
+        ('ids', cardinality(ids)),
+        ('headers', cardinality(headers))
+    ) AS given (argument, length)
+    WHERE given.length <> cardinality(names)
+    LIMIT 1;
+    IF FOUND THEN
+        PERFORM mq_refuse('22023', bad.argument, format('of length %s', bad.length),
+            format('it must be NULL or as long as names, %s', cardinality(names)));
+    END IF;
+
+    new_ids := ARRAY(
+        SELECT coalesce(job.id, mq_new_id())
+        FROM unnest(names, ids) WITH ORDINALITY AS job (name, id, n) ORDER BY n);
+    PERFORM mq_insert(
+        -- mq_enqueue's defaults: tests/pgtap/sending_many.sql compares.
+        ARRAY(
+            SELECT ROW(job.id, coalesce(job.delay, '0'), coalesce(job.retries, 4), coalesce(job.retry_backoff, '1 second'),
+                       coalesce(job.channel_name, ''), coalesce(job.channel_args, ''), job.commit_interval,
+                       coalesce(job.ordered, false), job.name, job.payload, job.payload_bytes)::mq_new_t
+            FROM unnest(names, new_ids, payloads, channel_names, channel_args, delays, retries, retry_backoffs,
+                        ordered, commit_intervals, payloads_bytes) WITH ORDINALITY
+                     AS job (name, id, payload, channel_name, channel_args, delay, retries, retry_backoff,
+                             ordered, commit_interval, payload_bytes, n)
+            ORDER BY n),
+        array_replace(priorities, NULL, 0),
+        array_replace(when_dead, NULL, 'hold'),
+        headers);
+    RETURN QUERY SELECT sent.id FROM unnest(new_ids) WITH ORDINALITY AS sent (id, n) ORDER BY n;
+END
+$$;
+COMMENT ON FUNCTION mq_enqueue_many IS 'Sends many jobs, all or none, and returns their ids.';
+
+-- sql/functions/mq_enqueue.sql
+SELECT mq_create_with('f', proacl, proowner) FROM pg_proc WHERE oid = 'mq_enqueue(text, jsonb, text, text, interval, integer, interval, boolean, integer, interval, bytea, text, uuid)'::regprocedure;
+DROP FUNCTION mq_enqueue(text, jsonb, text, text, interval, integer, interval, boolean, integer, interval, bytea, text, uuid);
+-- Purpose: send one job; the function for people. Every argument but the name has a default.
+-- Arguments: name, what the worker is to run; payload, its JSON; channel_name, channel_args, the
+--          channel; delay, before it is due; retries, attempts after the first; retry_backoff, least
+--          lease of the first attempt, doubling with each; ordered, strict order within the channel;
+--          priority, -32768 to 32767, smaller first; commit_interval, reserve only (see mq_commit);
+--          payload_bytes, a binary payload; when_dead, 'hold' or 'pass', what an ordered job does to
+--          the ones behind it once it is dead; id, the caller's own id; headers, what travels beside
+--          the payload, a JSON object of strings.
+-- Returns: the job's id.
+-- Locks:   for an ordered job, the order of its channel, until the transaction ends.
+-- Errors:  those of mq_insert: 22004, 22003, 22023, 22001, 23505.
+-- Callers: producer, operator.
+CREATE FUNCTION mq_enqueue(
+    name            text,
+    payload         jsonb DEFAULT NULL,
+    channel_name    text DEFAULT '',
+    channel_args    text DEFAULT '',
+    delay           interval DEFAULT '0',
+    retries         integer DEFAULT 4,
+    retry_backoff   interval DEFAULT '1 second',
+    ordered         boolean DEFAULT false,
+    priority        integer DEFAULT 0,
+    commit_interval interval DEFAULT NULL,
+    payload_bytes   bytea DEFAULT NULL,
+    when_dead       text DEFAULT 'hold',
+    id              uuid DEFAULT NULL,
+    headers         jsonb DEFAULT NULL
+) RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+DECLARE
+    new_id CONSTANT uuid := coalesce(id, mq_new_id());
+BEGIN
+    PERFORM mq_insert(
+        ARRAY[ROW(new_id, delay, retries, retry_backoff, channel_name, channel_args,
+                  commit_interval, ordered, name, payload::text, payload_bytes)::mq_new_t],
+        ARRAY[priority],
+        ARRAY[when_dead],
+        CASE WHEN headers IS NOT NULL THEN ARRAY[headers::text] END);
+    RETURN new_id;
+END
+$$;
+COMMENT ON FUNCTION mq_enqueue IS 'Sends one job and returns its id.';
+
+-- sql/functions/mq_commit.sql
+-- Purpose: second phase of a two-phase send: reserved jobs become real, due when they would have been.
+-- Returns: the ids that were reserved and are committed now. A reservation that is over, a job that
+--          was never reserved and an unknown id are passed over.
+-- Locks:   the jobs' rows.
+-- Errors:  22004 msg_ids is NULL or holds a NULL.
+-- Callers: producer, operator.
+CREATE OR REPLACE FUNCTION mq_commit(msg_ids uuid[]) RETURNS SETOF uuid
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET enable_seqscan = off
+SET jit = off
+AS $$
+DECLARE
+    job           mq_msgs;
+    is_blocked    boolean;
+    was_reserved  timestamptz;
+    channel_names text[] := ARRAY[]::text[];
+BEGIN
+    PERFORM mq_check_ids(msg_ids, NULL, false);
+    FOR job IN
+        SELECT * FROM mq_msgs
+        WHERE id = ANY (msg_ids) AND reserved_until > clock_timestamp() ORDER BY position
+    LOOP
+        -- First the ticket, then the job: the order in which mq_advance_channel takes them.
+        PERFORM FROM mq_blocked WHERE channel = job.channel AND position = job.position AND job.ordered FOR UPDATE;
+        is_blocked := FOUND;
+        SELECT reserved_until INTO was_reserved FROM mq_msgs WHERE id = job.id FOR UPDATE;
+        CONTINUE WHEN was_reserved IS NULL;
+        UPDATE mq_msgs SET reserved_until = NULL WHERE id = job.id;
+        DELETE FROM mq_scheduled WHERE due_at = was_reserved AND id = job.id;
+        IF NOT is_blocked THEN
+            PERFORM mq_issue_ticket(job);
+        END IF;
+        channel_names := channel_names || job.channel_name;
+        RETURN NEXT job.id;
+    END LOOP;
+    PERFORM mq_notify(channel_names);
+END
+$$;
+COMMENT ON FUNCTION mq_commit IS 'Commits reserved jobs (two-phase send); returns the ids that were still reserved.';
+
+-- Claiming
+
+-- sql/internal/mq_end_attempt.sql
+SELECT mq_create_with('f', proacl, proowner) FROM pg_proc WHERE oid = 'mq_end_attempt(mq_msgs, text, interval, boolean)'::regprocedure;
+DROP FUNCTION mq_end_attempt(mq_msgs, text, interval, boolean);
+-- Internal. An attempt has ended without completion: by failure, by the end of its lease, or given
+-- back. The caller holds the job's row locked and knows that the attempt is under way.
+-- Arguments: retry_in, how long to wait before the next attempt (0: none); is_counted, whether the
+--          attempt is used up. Either way its number is not given out again: it is the fence.
+--          is_final, whether the job is dead whatever attempts are left.
+-- Returns: where the job went: 'ready', 'scheduled', 'dead', or 'cancelled' (removed).
+CREATE FUNCTION mq_end_attempt(job mq_msgs, error text, retry_in interval, is_counted boolean, is_final boolean) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+DECLARE
+    this_moment CONSTANT timestamptz := clock_timestamp();
+BEGIN
+    IF job.cancel_requested_at IS NOT NULL THEN
+        DELETE FROM mq_msgs WHERE id = job.id;
+        RETURN 'cancelled';
+    END IF;
+    UPDATE mq_msgs SET
+        attempts_ended = attempts_ended + 1,
+        attempts_allowed = attempts_allowed + CASE WHEN is_counted THEN 0 ELSE 1 END,
+        retry_backoff = CASE
+            -- Doubling stops at a year, so that no interval overflows.
+            WHEN NOT is_counted OR retry_backoff > interval '1 year' THEN retry_backoff
+            ELSE retry_backoff * 2
+        END,
+        leased_until = NULL,
+        last_error = coalesce(left(error, 10000), last_error),
+        died_at = CASE WHEN is_final OR is_counted AND attempts_ended + 1 >= attempts_allowed THEN this_moment END,
+        due_at = CASE WHEN retry_in > interval '0' THEN this_moment + retry_in END
+    WHERE id = job.id
+    RETURNING * INTO job;
+    IF job.died_at IS NULL THEN
+        RETURN CASE WHEN mq_issue_ticket(job) THEN 'ready' ELSE 'scheduled' END;
+    END IF;
+    INSERT INTO mq_dead (died_at, id) VALUES (job.died_at, job.id);
+    IF job.ordered AND job.passes_when_dead THEN
+        PERFORM mq_advance_channel(job);
+    END IF;
+    PERFORM mq_forget_dead(10);
+    RETURN 'dead';
+END
+$$;
+COMMENT ON FUNCTION mq_end_attempt IS 'Internal. Ends an attempt that did not complete its job: the job waits again, or is dead.';
+
+-- sql/internal/mq_take_back_expired.sql
+-- Internal. Looks at the claims whose deadline has passed: their jobs that still exist and are still
+-- at the attempt of the claim are taken back, or, leased for longer, claimed on.
+-- Locks:   the claims, then the jobs, without waiting: a job whose row somebody has locked is being
+--          completed, failed or kept alive right now, and stays held for another second.
+CREATE OR REPLACE FUNCTION mq_take_back_expired(this_moment timestamptz, most_claims integer) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    held  record;
+    job   mq_msgs;
+    again timestamptz;
+BEGIN
+    FOR held IN
+        WITH expired AS (
+            DELETE FROM mq_claims WHERE ctid = ANY (ARRAY(
+                SELECT claim.ctid FROM mq_claims AS claim
+                WHERE claim.deadline <= this_moment
+                ORDER BY claim.deadline LIMIT most_claims FOR UPDATE SKIP LOCKED))
+            RETURNING leased_until, ids, positions, attempts, worker
+        )
+        SELECT one.id, one.position, one.attempt, expired.leased_until, expired.worker
+        FROM expired
+        CROSS JOIN LATERAL unnest(expired.ids, expired.positions, expired.attempts) AS one (id, position, attempt)
+        WHERE (SELECT attempts_ended FROM mq_msgs
+               WHERE mq_msgs.id = one.id AND mq_msgs.position = one.position) = one.attempt - 1
+    LOOP
+        SELECT * INTO job FROM mq_msgs WHERE id = held.id AND position = held.position FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            again := this_moment + interval '1 second';
+        ELSIF job.attempts_ended <> held.attempt - 1 THEN
+            CONTINUE;
+        ELSIF greatest(job.leased_until, held.leased_until) > this_moment THEN
+            again := least(greatest(job.leased_until, held.leased_until), this_moment + interval '10 seconds');
+        ELSE
+            PERFORM mq_end_attempt(
+                job,
+                format('The lease of attempt %s, held by %s, was over at %s.', held.attempt,
+                       coalesce(nullif(held.worker, ''), 'an unnamed worker'),
+                       greatest(job.leased_until, held.leased_until)),
+                interval '0', true, false);
+            CONTINUE;
+        END IF;
+        INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+        VALUES (again, nextval('mq_claim_number'), held.leased_until,
+                ARRAY[held.id], ARRAY[held.position], ARRAY[held.attempt], held.worker);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION mq_take_back_expired IS 'Internal. Takes back the jobs whose leases are over.';
+
+-- sql/functions/mq_poll.sql
+SELECT mq_create_with('f', proacl, proowner) FROM pg_proc WHERE oid = 'mq_poll(text[], integer, interval, text)'::regprocedure;
+DROP FUNCTION mq_poll(text[], integer, interval, text);
+-- Purpose: claim jobs that can run now; each is held by the caller until its lease is over.
+-- Arguments: channel_names, whose jobs to claim (NULL: all); batch_size, how many at most (1 to
+--          10000); lease, the least time for which to hold them (NULL: each job's backoff decides);
+--          worker, a name to show who holds them (NULL: the session's application_name).
+-- Returns: a row for each claimed job, smallest priority first, wait_time 0; attempt is the fence to
+--          pass to mq_complete, mq_fail and the others; is_committed is always true (reservations are
+--          not handed out). With nothing to claim, one row of NULLs whose wait_time says how long until something
+--          may be due (NULL: nothing is scheduled).
+-- Fairness: channels (name and arguments) take turns. The session goes round them from where its
+--          last poll left off (the setting sqlxmq.ring_position), and takes an equal share of each.
+-- Locks:   the claimed jobs' tickets, never waiting for another poll.
+-- Errors:  22023 or 22004 for a bad argument.
+-- Callers: worker, operator.
+CREATE FUNCTION mq_poll(
+    channel_names text[],
+    batch_size    integer DEFAULT 1,
+    lease         interval DEFAULT NULL,
+    worker        text DEFAULT NULL
+) RETURNS TABLE (
+    id               uuid,
+    is_committed     boolean,
+    name             text,
+    payload_json     text,
+    payload_bytes    bytea,
+    retry_backoff    interval,
+    wait_time        interval,
+    attempt          integer,
+    attempts_allowed integer,
+    channel_name     text,
+    channel_args     text,
+    leased_until     timestamptz,
+    headers          text
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    this_moment     CONSTANT timestamptz := clock_timestamp();
+    first_key       CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
+    last_key        CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
+    next_due        timestamptz;
+    next_deadline   timestamptz;
+    any_idle        boolean;
+    ring_position   uuid;
+    arcs_after      uuid[];
+    arcs_upto       uuid[];
+    still_wanted    integer := batch_size;
+    channels_seen   bigint;
+    last_channel    uuid;
+    claimed_ids     uuid[];
+    claimed_places  bigint[];
+    met_others      boolean := false;
+    released        integer := 0;
+    most_released   CONSTANT integer := greatest(100, 4 * least(batch_size, 250));
+    claimed_count   integer := 0;
+BEGIN
+    IF batch_size IS NULL OR batch_size NOT BETWEEN 1 AND 10000 THEN
+        PERFORM mq_refuse(CASE WHEN batch_size IS NULL THEN '22004' ELSE '22023' END,
+            'batch_size', batch_size::text, 'it must be between 1 and 10000');
+    ELSIF lease < interval '0' OR lease > interval '1000 years' THEN
+        PERFORM mq_refuse('22023', 'lease', lease::text, 'it must be NULL or between 0 and 1000 years');
+    END IF;
+    IF channel_names IS NOT NULL THEN
+        PERFORM mq_check_channel_names(channel_names);
+    END IF;
+    -- Anybody can set it to anything: then begin somewhere.
+    ring_position := CASE
+        WHEN current_setting('sqlxmq.ring_position', true) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+            THEN current_setting('sqlxmq.ring_position', true)::uuid
+        ELSE gen_random_uuid()
+    END;
+
+    -- Housekeeping: one probe each when there is none to do.
+    SELECT (SELECT due_at FROM mq_scheduled ORDER BY due_at LIMIT 1),
+           (SELECT deadline FROM mq_claims ORDER BY deadline LIMIT 1),
+           (SELECT true FROM mq_idle_channels ORDER BY channel LIMIT 1)
+    INTO next_due, next_deadline, any_idle;
+    IF next_deadline <= this_moment THEN
+        PERFORM mq_take_back_expired(this_moment, 10);
+    END IF;
+    IF next_due <= this_moment THEN
+        released := mq_release_due(this_moment, most_released);
+    END IF;
+    IF any_idle THEN
+        PERFORM mq_settle_idle_channels();
+    END IF;
+
+    -- Each round walks the ring from its position, one probe a channel. A second round is needed only
+    -- when shares were left unused by some channels and others have more, or when other polls were
+    -- just taking what this one met. Twenty rounds bound the work of one poll.
+    FOR round IN 1..20 LOOP
+        -- The parts of the ring to walk: after … up to, in turn.
+        IF channel_names IS NULL THEN
+            arcs_after := ARRAY[ring_position, first_key];
+            arcs_upto := ARRAY[last_key, ring_position];
+        ELSE
+            SELECT array_agg(part.after ORDER BY part.turn, part.after),
+                   array_agg(part.upto ORDER BY part.turn, part.after)
+            INTO arcs_after, arcs_upto
+            FROM (SELECT DISTINCT
+                      overlay(arc::text PLACING '0000-000000000000' FROM 20)::uuid AS lowest,
+                      overlay(arc::text PLACING 'ffff-ffffffffffff' FROM 20)::uuid AS highest
+                  FROM unnest(channel_names) AS wanted (channel_name),
+                       mq_channel_key(wanted.channel_name, '') AS arc) AS arcs
+            CROSS JOIN LATERAL (VALUES
+                (1, greatest(lowest, ring_position), highest),
+                (2, lowest, least(highest, ring_position))
+            ) AS part (turn, after, upto)
+            WHERE part.after < part.upto;
+        END IF;
+
+        WITH RECURSIVE walk AS (
+            SELECT 1 AS arc, arcs_after[1] AS channel, false AS is_found
+            UNION ALL
+            SELECT CASE WHEN met.channel IS NULL THEN walk.arc + 1 ELSE walk.arc END,
+                   coalesce(met.channel, arcs_after[walk.arc + 1]),
+                   met.channel IS NOT NULL
+            FROM walk LEFT JOIN LATERAL (
+                SELECT ticket.channel FROM mq_ready AS ticket
+                WHERE ticket.channel > walk.channel AND ticket.channel <= arcs_upto[walk.arc]
+                ORDER BY ticket.channel LIMIT 1) AS met ON true
+            WHERE walk.channel IS NOT NULL
+        ), seen AS MATERIALIZED (
+            SELECT walk.arc, walk.channel FROM walk WHERE walk.is_found LIMIT still_wanted
+        ), taken AS (
+            DELETE FROM mq_ready WHERE ctid = ANY (ARRAY(
+                SELECT mine.ctid FROM seen CROSS JOIN LATERAL (
+                    SELECT ticket.ctid FROM mq_ready AS ticket
+                    WHERE ticket.channel = seen.channel
+                    ORDER BY ticket.priority, ticket.position
+                    LIMIT (SELECT ceil(still_wanted::float8 / count(*)) FROM seen)
+                    FOR UPDATE SKIP LOCKED) AS mine
+                LIMIT still_wanted))
+            RETURNING id, priority, position
+        )
+        SELECT array_agg(id ORDER BY priority, position),
+               array_agg(position ORDER BY priority, position),
+               (SELECT count(*) FROM seen),
+               (SELECT (array_agg(seen.channel))[count(*)] FROM seen)
+        INTO claimed_ids, claimed_places, channels_seen, last_channel
+        FROM taken;
+        EXIT WHEN channels_seen = 0;
+        ring_position := last_channel;
+        met_others := met_others OR claimed_ids IS NULL;
+
+        IF claimed_ids IS NOT NULL THEN
+            RETURN QUERY
+            WITH job AS MATERIALIZED (
+                SELECT job.id, job.position, job.name, job.payload_json, job.payload_bytes, job.retry_backoff,
+                       job.attempts_ended + 1 AS attempt, job.attempts_allowed, job.channel_name,
+                       job.channel_args, job.headers, job.cancel_requested_at,
+                       this_moment + greatest(job.retry_backoff, lease) AS deadline, n
+                FROM unnest(claimed_ids, claimed_places) WITH ORDINALITY AS mine (id, position, n)
+                JOIN mq_msgs AS job ON job.id = mine.id AND job.position = mine.position
+            ), claim AS (
+                INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+                SELECT least(job.deadline, this_moment + interval '10 seconds'), nextval('mq_claim_number'),
+                       job.deadline, array_agg(job.id), array_agg(job.position), array_agg(job.attempt),
+                       coalesce(worker, current_setting('application_name'))
+                FROM job GROUP BY job.deadline
+            )
+            -- A job that was cancelled while its ticket moved is not handed out; when its claim is
+            -- over, it is removed.
+            SELECT job.id, true, job.name, job.payload_json::text, job.payload_bytes, job.retry_backoff,
+                   interval '0', job.attempt, job.attempts_allowed, job.channel_name, job.channel_args,
+                   job.deadline, job.headers::text
+            FROM job WHERE job.cancel_requested_at IS NULL
+            ORDER BY n;
+            GET DIAGNOSTICS claimed_count = ROW_COUNT;
+            still_wanted := still_wanted - claimed_count;
+        END IF;
+        -- Done, or the ring was gone round and no channel gave its whole share.
+        EXIT WHEN still_wanted <= 0
+            OR channels_seen < still_wanted + claimed_count
+               AND coalesce(cardinality(claimed_ids), 0) < ceil((still_wanted + claimed_count)::float8 / channels_seen);
+        claimed_count := 0;
+    END LOOP;
+    PERFORM set_config('sqlxmq.ring_position', ring_position::text, false);
+
+    IF still_wanted = batch_size THEN
+        PERFORM mq_forget_dead(100);
+        SELECT least((SELECT due_at FROM mq_scheduled ORDER BY due_at LIMIT 1),
+                     (SELECT deadline FROM mq_claims ORDER BY deadline LIMIT 1),
+                     (SELECT this_moment + interval '1 second' FROM mq_idle_channels ORDER BY channel LIMIT 1))
+        INTO next_due;
+        IF next_due IS NOT NULL THEN
+            wait_time := CASE
+                WHEN next_due > this_moment OR released = most_released
+                    THEN greatest(next_due - clock_timestamp(), interval '1 millisecond')
+                -- What is overdue is in somebody else's hands, perhaps for long.
+                ELSE interval '0.5 seconds'
+            END;
+        END IF;
+        IF met_others THEN
+            -- Other polls were just taking what was ready; should they not commit, it still is.
+            wait_time := least(wait_time, interval '0.1 seconds');
+        END IF;
+        RETURN NEXT;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION mq_poll IS 'Claims jobs that can run now, in fair turns over the channels.';
+
+-- Reporting: the worker's side
+
+-- sql/functions/mq_checkpoint.sql
+-- Purpose: keep a job alive and save its progress for the next attempt, in the caller's transaction.
+-- Arguments: msg_id; duration, as in mq_keep_alive; new_payload_json, new_payload_bytes, the payload
+--          parts to replace (NULL: leave as it is); extra_retries, attempts to add (NULL: none);
+--          attempt, the fence (NULL: whatever attempt is under way, as the crate does it).
+-- Returns: nothing.
+-- Locks:   the job's row, waiting for whoever has it.
+-- Errors:  MQ001 attempt is given and the caller does not hold the job at it; 22004, 22003, 22023,
+--          22P02 for bad arguments. Without attempt, an unknown job is passed over.
+-- Callers: worker, operator.
+CREATE OR REPLACE FUNCTION mq_checkpoint(
+    msg_id            uuid,
+    duration          interval,
+    new_payload_json  text,
+    new_payload_bytes bytea,
+    extra_retries     integer,
+    attempt           integer DEFAULT NULL
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    document json;
+BEGIN
+    IF msg_id IS NULL THEN
+        PERFORM mq_refuse('22004', 'msg_id', NULL, 'it must be a job id');
+    ELSIF extra_retries NOT BETWEEN 0 AND 1000000 THEN
+        PERFORM mq_refuse('22003', 'extra_retries', extra_retries::text, 'it must be between 0 and 1000000');
+    END IF;
+    document := (mq_parse_json('new_payload_json', ARRAY[new_payload_json]))[1];
+    IF attempt IS NOT NULL THEN
+        PERFORM FROM mq_held AS job WHERE job.id = msg_id AND job.attempt = mq_checkpoint.attempt FOR UPDATE;
+        IF NOT FOUND THEN
+            PERFORM mq_raise_lost_lease(msg_id, attempt);
+        END IF;
+    ELSE
+        PERFORM FROM mq_msgs AS job WHERE job.id = msg_id FOR UPDATE;
+    END IF;
+    -- The row is this transaction's own now: keep-alive meets no lock.
+    PERFORM mq_keep_alive(ARRAY[msg_id], duration);
+    UPDATE mq_msgs AS job SET
+        payload_json = coalesce(document, job.payload_json),
+        payload_bytes = coalesce(new_payload_bytes, job.payload_bytes),
+        attempts_allowed = least(job.attempts_allowed::bigint + coalesce(extra_retries, 0), 2000000000)
+    WHERE job.id = msg_id;
+END
+$$;
+COMMENT ON FUNCTION mq_checkpoint IS 'Keeps a job alive and replaces its payload for the next attempt.';
+
+-- sql/functions/mq_fail.sql
+SELECT mq_create_with('f', proacl, proowner) FROM pg_proc WHERE oid = 'mq_fail(uuid, integer, text, interval)'::regprocedure;
+DROP FUNCTION mq_fail(uuid, integer, text, interval);
+-- Purpose: an attempt has failed. The job is given back with its error: it waits for its backoff, or
+--          for retry_in, and is claimed again; with its attempts used up, or for good, it is dead.
+-- Arguments: msg_id; attempt; error, kept as last_error (its first 10000 characters; NULL: leave it);
+--          retry_in, how long until the next attempt (0: none; NULL: the backoff); is_final, whether
+--          the job is dead at once, whatever attempts are left (mq_retry can revive it).
+-- Returns: where the job is now: 'ready', 'scheduled', 'dead', or 'cancelled' (it was to be cancelled,
+--          and is removed).
+-- Locks:   the job's row.
+-- Errors:  MQ001 the caller does not hold the job at this attempt; 22004, 22023 bad arguments.
+-- Callers: worker, operator.
+CREATE FUNCTION mq_fail(
+    msg_id   uuid,
+    attempt  integer,
+    error    text,
+    retry_in interval DEFAULT NULL,
+    is_final boolean DEFAULT false
+) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    job   mq_msgs;
+    state text;
+BEGIN
+    IF msg_id IS NULL THEN
+        PERFORM mq_refuse('22004', 'msg_id', NULL, 'it must be a job id');
+    ELSIF attempt IS NULL THEN
+        PERFORM mq_refuse('22004', 'attempt', NULL, 'it must be the attempt number that mq_poll returned');
+    ELSIF retry_in < interval '0' OR retry_in > interval '1000 years' THEN
+        PERFORM mq_refuse('22023', 'retry_in', retry_in::text, 'it must be NULL or between 0 and 1000 years');
+    ELSIF is_final IS NULL THEN
+        PERFORM mq_refuse('22004', 'is_final', NULL, 'it must be true or false');
+    END IF;
+    PERFORM FROM mq_held AS held WHERE held.id = msg_id AND held.attempt = mq_fail.attempt FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM mq_raise_lost_lease(msg_id, attempt);
+    END IF;
+    SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = msg_id;
+    state := mq_end_attempt(job, error, coalesce(retry_in, job.retry_backoff), true, is_final);
+    -- Also when it is to wait: it may be due sooner than the workers that sleep now expect anything.
+    IF state IN ('ready', 'scheduled') THEN
+        PERFORM mq_notify(ARRAY[job.channel_name]);
+    END IF;
+    RETURN state;
+END
+$$;
+COMMENT ON FUNCTION mq_fail(uuid, integer, text, interval, boolean) IS 'Gives a job back whose attempt failed; raises MQ001 for anyone who does not hold it at this attempt.';
+
+-- sql/functions/mq_fail.sql
+SELECT mq_create_with('f', proacl, proowner) FROM pg_proc WHERE oid = 'mq_fail(uuid[], integer[], text[], interval[])'::regprocedure;
+DROP FUNCTION mq_fail(uuid[], integer[], text[], interval[]);
+-- Purpose: many attempts have failed. Raises for none of them: check what is returned.
+-- Arguments: as above, an array each; errors, retry_ins and are_final may be NULL, as may their
+--          elements (of are_final: false).
+-- Returns: a row for each job that the caller held: its id, and where it is now.
+-- Locks:   the jobs' rows, in the order of their ids.
+-- Errors:  22004, 22023 malformed lists.
+-- Callers: worker, operator.
+CREATE FUNCTION mq_fail(
+    msg_ids   uuid[],
+    attempts  integer[],
+    errors    text[],
+    retry_ins interval[] DEFAULT NULL,
+    are_final boolean[] DEFAULT NULL
+) RETURNS TABLE (msg_id uuid, state text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    one record;
+BEGIN
+    PERFORM mq_check_ids(msg_ids, attempts, true);
+    IF cardinality(errors) <> cardinality(msg_ids) THEN
+        PERFORM mq_refuse('22023', 'errors', format('of length %s', cardinality(errors)),
+            format('it must be NULL or as long as msg_ids, %s', cardinality(msg_ids)));
+    ELSIF cardinality(retry_ins) <> cardinality(msg_ids) THEN
+        PERFORM mq_refuse('22023', 'retry_ins', format('of length %s', cardinality(retry_ins)),
+            format('it must be NULL or as long as msg_ids, %s', cardinality(msg_ids)));
+    ELSIF cardinality(are_final) <> cardinality(msg_ids) THEN
+        PERFORM mq_refuse('22023', 'are_final', format('of length %s', cardinality(are_final)),
+            format('it must be NULL or as long as msg_ids, %s', cardinality(msg_ids)));
+    END IF;
+    FOR one IN
+        SELECT failed.id, failed.attempt, failed.error, failed.retry_in, coalesce(failed.is_final, false) AS is_final
+        FROM unnest(msg_ids, attempts, errors, retry_ins, are_final) AS failed (id, attempt, error, retry_in, is_final)
+        ORDER BY id
+    LOOP
+        PERFORM FROM mq_held AS held WHERE held.id = one.id AND held.attempt = one.attempt FOR UPDATE;
+        CONTINUE WHEN NOT FOUND;
+        msg_id := one.id;
+        state := mq_fail(one.id, one.attempt, one.error, one.retry_in, one.is_final);
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION mq_fail(uuid[], integer[], text[], interval[], boolean[]) IS 'Gives jobs back whose attempts failed; returns those that the caller still held.';
+
+-- sql/functions/mq_release.sql
+-- Purpose: give jobs back untried (a worker that stops, a job that wants to wait): the attempt is not
+--          counted, though its number is used up.
+-- Arguments: msg_ids; attempts; due_in, how long until they are due again (0: at once).
+-- Returns: the ids of those that the caller held, and that are given back (or, if somebody had asked
+--          to cancel them, removed).
+-- Locks:   the jobs' rows, in the order of their ids.
+-- Errors:  22004, 22023 for bad arguments.
+-- Callers: worker, operator.
+CREATE OR REPLACE FUNCTION mq_release(
+    msg_ids  uuid[],
+    attempts integer[],
+    due_in   interval DEFAULT '0'
+) RETURNS SETOF uuid
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    one           record;
+    job           mq_msgs;
+    channel_names text[] := ARRAY[]::text[];
+BEGIN
+    PERFORM mq_check_ids(msg_ids, attempts, true);
+    IF due_in IS NULL OR due_in < interval '0' OR due_in > interval '1000 years' THEN
+        PERFORM mq_refuse(CASE WHEN due_in IS NULL THEN '22004' ELSE '22023' END,
+            'due_in', due_in::text, 'it must be between 0 and 1000 years');
+    END IF;
+    FOR one IN SELECT given.id, given.attempt FROM unnest(msg_ids, attempts) AS given (id, attempt) ORDER BY id LOOP
+        PERFORM FROM mq_held AS held WHERE held.id = one.id AND held.attempt = one.attempt FOR UPDATE;
+        CONTINUE WHEN NOT FOUND;
+        SELECT * INTO job FROM mq_msgs WHERE mq_msgs.id = one.id;
+        PERFORM mq_end_attempt(job, NULL, due_in, false, false);
+        channel_names := channel_names || job.channel_name;
+        RETURN NEXT one.id;
+    END LOOP;
+    PERFORM mq_notify(channel_names);
+END
+$$;
+COMMENT ON FUNCTION mq_release IS 'Gives jobs back without counting the attempt; returns the ids that the caller still held.';
+
+-- Operating
+
+-- sql/functions/mq_retry.sql
+-- Purpose: give dead jobs another try. Attempt numbers go on from where they were.
+-- Arguments: msg_ids; retries, attempts after the first new one (0 to 1000000); delay, until it is due.
+-- Returns: the ids that were dead and wait again now; others are passed over.
+-- Locks:   the jobs' rows; for ordered jobs that let others pass, the order of their channels.
+-- Errors:  22004, 22003, 22023 for bad arguments.
+-- Callers: operator.
+CREATE OR REPLACE FUNCTION mq_retry(
+    msg_ids uuid[],
+    retries integer DEFAULT 0,
+    delay   interval DEFAULT '0'
+) RETURNS SETOF uuid
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    job           mq_msgs;
+    channel_names text[] := ARRAY[]::text[];
+    opened        uuid[];
+BEGIN
+    PERFORM mq_check_ids(msg_ids, NULL, false);
+    IF retries IS NULL OR retries NOT BETWEEN 0 AND 1000000 THEN
+        PERFORM mq_refuse(CASE WHEN retries IS NULL THEN '22004' ELSE '22003' END,
+            'retries', retries::text, 'it must be between 0 and 1000000');
+    ELSIF delay IS NULL OR delay < interval '0' OR delay > interval '1000 years' THEN
+        PERFORM mq_refuse(CASE WHEN delay IS NULL THEN '22004' ELSE '22023' END,
+            'delay', delay::text, 'it must be between 0 and 1000 years');
+    END IF;
+    -- First the channels' order, all at once, then the jobs: so does every sender.
+    opened := mq_join_channels(ARRAY(
+        SELECT channel FROM mq_msgs
+        WHERE id = ANY (msg_ids) AND died_at IS NOT NULL AND ordered AND passes_when_dead));
+    FOR job IN SELECT * FROM mq_msgs WHERE id = ANY (msg_ids) AND died_at IS NOT NULL ORDER BY position FOR UPDATE LOOP
+        DELETE FROM mq_dead WHERE died_at = job.died_at AND id = job.id;
+        UPDATE mq_msgs SET
+            attempts_allowed = attempts_ended + 1 + retries,
+            died_at = NULL,
+            cancel_requested_at = NULL,
+            due_at = CASE WHEN delay > interval '0' THEN clock_timestamp() + delay END
+        WHERE id = job.id
+        RETURNING * INTO job;
+        -- One that let others pass has lost its turn: it is the next again, by its position.
+        IF job.ordered AND job.passes_when_dead THEN
+            IF job.channel = ANY (opened) THEN
+                opened := array_remove(opened, job.channel);
+                INSERT INTO mq_heads (channel, id) VALUES (job.channel, job.id);
+                PERFORM mq_issue_ticket(job);
+            ELSE
+                INSERT INTO mq_blocked (channel, position, id) VALUES (job.channel, job.position, job.id);
+            END IF;
+        ELSE
+            PERFORM mq_issue_ticket(job);
+        END IF;
+        channel_names := channel_names || job.channel_name;
+        RETURN NEXT job.id;
+    END LOOP;
+    PERFORM mq_notify(channel_names);
+END
+$$;
+COMMENT ON FUNCTION mq_retry IS 'Gives dead jobs new attempts; returns the ids that were dead.';
+
+-- sql/views/mq_jobs.sql
+-- Says what each job's state is now, even where no poll has acted on it yet: a delayed job whose time
+-- has come is ready, one whose lease is over is ready or dead, a reservation that is over is not shown.
+CREATE OR REPLACE VIEW mq_jobs AS
+SELECT
+    job.id,
+    CASE
+        WHEN job.died_at IS NOT NULL THEN 'dead'
+        WHEN blocked.id IS NOT NULL THEN 'blocked'
+        WHEN ready.id IS NOT NULL THEN 'ready'
+        WHEN scheduled.id IS NOT NULL THEN
+            CASE WHEN job.reserved_until IS NULL AND job.due_at <= clock_timestamp() THEN 'ready' ELSE 'scheduled' END
+        WHEN greatest(claim.leased_until, job.leased_until) > clock_timestamp() THEN 'running'
+        WHEN job.attempts_ended + 1 < job.attempts_allowed THEN 'ready'
+        ELSE 'dead'
+    END AS state,
+    job.name,
+    job.channel_name,
+    job.channel_args,
+    job.priority,
+    job.ordered,
+    CASE WHEN job.passes_when_dead THEN 'pass' ELSE 'hold' END AS when_dead,
+    job.attempts_ended + CASE WHEN claim.id IS NULL THEN 0 ELSE 1 END AS attempts_made,
+    job.attempts_allowed - job.attempts_ended - CASE WHEN claim.id IS NULL THEN 0 ELSE 1 END AS attempts_left,
+    job.retry_backoff,
+    job.created_at,
+    coalesce(job.due_at, job.created_at) AS due_at,
+    job.reserved_until,
+    CASE WHEN claim.id IS NOT NULL THEN greatest(claim.leased_until, job.leased_until) END AS leased_until,
+    claim.worker,
+    job.cancel_requested_at,
+    job.died_at,
+    job.last_error,
+    job.position,
+    job.payload_json,
+    job.payload_bytes,
+    job.headers
+FROM mq_msgs AS job
+LEFT JOIN mq_ready AS ready
+    ON ready.channel = job.channel AND ready.priority = job.priority AND ready.position = job.position
+LEFT JOIN mq_blocked AS blocked
+    ON blocked.channel = job.channel AND blocked.position = job.position
+LEFT JOIN mq_scheduled AS scheduled
+    ON scheduled.id = job.id AND scheduled.due_at = coalesce(job.reserved_until, job.due_at)
+LEFT JOIN (
+    SELECT one.id, one.position, one.attempt, claim.leased_until, claim.worker
+    FROM mq_claims AS claim CROSS JOIN LATERAL unnest(claim.ids, claim.positions, claim.attempts) AS one (id, position, attempt)
+) AS claim
+    ON claim.id = job.id AND claim.position = job.position AND claim.attempt = job.attempts_ended + 1
+WHERE job.reserved_until IS NULL OR job.reserved_until > clock_timestamp();
+COMMENT ON VIEW mq_jobs IS 'All jobs with their state in words: ready, scheduled, running, blocked or dead.';
+
+-- sql/views/mq_workers.sql
+SELECT mq_create_with('r', relacl, relowner) FROM pg_class WHERE oid = 'mq_running_jobs'::regclass;
+-- A runner names itself twice: as the worker of its polls, and, so that it is seen while it is idle, in
+-- the application_name of the connection on which it polls: 'sqlxmq ' and the worker's name. The server
+-- cuts that to 63 bytes, as a cast to name does.
+CREATE VIEW mq_workers AS
+SELECT
+    coalesce(holder.worker, substr(session.application_name, 8)) AS worker,
+    coalesce(holder.running, 0) AS running,
+    holder.earliest_lease_end,
+    coalesce(session.connections, 0) AS connections
+FROM (
+    SELECT worker, count(*) AS running, min(leased_until) AS earliest_lease_end
+    FROM mq_running_jobs GROUP BY worker
+) AS holder
+FULL JOIN (
+    SELECT application_name, count(*) AS connections
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'sqlxmq %'
+    GROUP BY application_name
+) AS session
+    ON session.application_name = ('sqlxmq ' || holder.worker)::name::text;
+COMMENT ON VIEW mq_workers IS 'Who works: the workers that hold jobs, and the runners that are connected, idle ones included.';
+COMMENT ON VIEW mq_dead_jobs IS 'The jobs whose attempts are used up, or that failed for good, and why.';
+
+-- sql/functions/mq_explain.sql
+-- Purpose: why is this job not running (or where is it)?
+-- Returns: one row: its state as in mq_jobs ('gone' for an id that is not in the queue), a sentence,
+--          the job that it waits for, if any, and when something changes by itself, if it does.
+-- Locks:   none.
+-- Errors:  22004 msg_id is NULL.
+-- Callers: observer, operator.
+CREATE OR REPLACE FUNCTION mq_explain(msg_id uuid)
+RETURNS TABLE (state text, explanation text, waits_for uuid, until timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET jit = off
+AS $$
+DECLARE
+    job       record;
+    head      record;
+    ahead     bigint;
+BEGIN
+    IF msg_id IS NULL THEN
+        PERFORM mq_refuse('22004', 'msg_id', NULL, 'it must be a job id');
+    END IF;
+    SELECT * INTO job FROM mq_jobs WHERE mq_jobs.id = msg_id;
+    IF NOT FOUND THEN
+        state := 'gone';
+        explanation := 'There is no such job: it was never sent (or not committed yet), or it is completed, cancelled, cleared or expired.';
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    state := job.state;
+    CASE
+        WHEN job.state = 'blocked' THEN
+            SELECT mq_jobs.* INTO head FROM mq_heads JOIN mq_jobs ON mq_jobs.id = mq_heads.id
+            WHERE mq_heads.channel = mq_channel_key(job.channel_name, job.channel_args);
+            IF NOT FOUND THEN
+                explanation := 'The ordered job before it is finished; the next poll makes it ready.';
+            ELSE
+                waits_for := head.id;
+                until := coalesce(head.reserved_until, head.leased_until,
+                                  CASE WHEN head.state = 'scheduled' THEN head.due_at END);
+                explanation := format('It is ordered, and job %s (%s) of its channel comes first, which is %s%s.',
+                    head.id, head.name, head.state,
+                    CASE head.state
+                        WHEN 'dead' THEN ' and holds the channel until it is retried (mq_retry) or removed (mq_cancel)'
+                        WHEN 'scheduled' THEN CASE WHEN head.reserved_until IS NULL THEN '' ELSE ' (reserved, not committed)' END
+                        ELSE ''
+                    END);
+            END IF;
+        WHEN job.state = 'scheduled' AND job.reserved_until IS NOT NULL THEN
+            until := job.reserved_until;
+            explanation := format('It is reserved only: unless it is committed (mq_commit) by %s, it disappears.', until);
+        WHEN job.state = 'scheduled' THEN
+            until := job.due_at;
+            explanation := CASE WHEN job.attempts_made = 0
+                THEN format('It is delayed until %s.', until)
+                ELSE format('Attempt %s failed, and it waits until %s for the next. The error: %s', job.attempts_made, until, job.last_error)
+            END;
+        WHEN job.state = 'running' THEN
+            until := job.leased_until;
+            explanation := format('It is running at attempt %s, held by %s until %s unless kept alive longer.%s',
+                job.attempts_made, coalesce(nullif(job.worker, ''), 'an unnamed worker'), until,
+                CASE WHEN job.cancel_requested_at IS NULL THEN '' ELSE format(' Its holder has been asked at %s to stop.', job.cancel_requested_at) END);
+        WHEN job.state = 'dead' THEN
+            explanation := format('%s; it stays until it is retried (mq_retry) or removed. The last error: %s',
+                CASE
+                    WHEN job.attempts_left > 0 THEN format('It failed for good at attempt %s', job.attempts_made)
+                    WHEN job.attempts_made = 1 THEN 'Its only attempt is used up'
+                    ELSE format('Its %s attempts are used up', job.attempts_made)
+                END,
+                coalesce(job.last_error, 'none was kept, the last lease ran out'));
+        ELSE
+            SELECT count(*) INTO ahead FROM (
+                SELECT FROM mq_ready AS ticket
+                WHERE ticket.channel = mq_channel_key(job.channel_name, job.channel_args)
+                  AND (ticket.priority, ticket.position) < (job.priority, job.position)
+                LIMIT 1000) AS earlier;
+            explanation := format('It is ready: the next poll for channel name %L can claim it. Jobs of its channel before it: %s%s.',
+                job.channel_name, ahead, CASE WHEN ahead = 1000 THEN ' or more' ELSE '' END);
+    END CASE;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION mq_explain IS 'Says in a sentence why a job is not running, and which job it waits for.';
+
+-- sql/functions/mq_version.sql
+-- Purpose: which version of the queue's SQL this is.
+-- Returns: the version, as in the extension's control file.
+-- Locks:   none.
+-- Errors:  none.
+-- Callers: producer, worker, observer, operator.
+CREATE OR REPLACE FUNCTION mq_version() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN '0.2.0'::text;
+COMMENT ON FUNCTION mq_version IS 'The version of this queue''s SQL.';
+
+-- Privileges
+
+-- sql/functions/mq_grant.sql
+-- Purpose: give a role what it needs, and no more:
+--            producer  sends, and commits what it reserved;
+--            worker    polls and reports;
+--            observer  reads the views, mq_status and mq_explain, payloads included;
+--            operator  everything.
+--          An update of the extension gives roles what is new for them.
+-- Returns: nothing.
+-- Locks:   those of GRANT.
+-- Errors:  22004 an argument is NULL; 22023 what is none of the four; 42704 no such role; 42501 the
+--          caller does not own the extension.
+-- Callers: the owner of the extension (it runs with the caller's own rights).
+CREATE OR REPLACE FUNCTION mq_grant(role name, what text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+DECLARE
+    -- Functions by name, all signatures of each.
+    sends   CONSTANT text[] := ARRAY['mq_insert', 'mq_enqueue', 'mq_enqueue_many', 'mq_enqueue_trigger', 'mq_commit'];
+    works   CONSTANT text[] := ARRAY['mq_poll', 'mq_keep_alive', 'mq_checkpoint', 'mq_complete', 'mq_fail',
+                                     'mq_release', 'mq_delete'];
+    watches CONSTANT text[] := ARRAY['mq_status', 'mq_explain'];
+    manages CONSTANT text[] := ARRAY['mq_cancel', 'mq_retry', 'mq_clear', 'mq_clear_all', 'mq_configure'];
+    anyone  CONSTANT text[] := ARRAY['mq_version', 'mq_notify_channel'];
+    views   CONSTANT text[] := ARRAY['mq_jobs', 'mq_running_jobs', 'mq_dead_jobs', 'mq_workers'];
+    home    CONSTANT regnamespace := (SELECT pronamespace::regnamespace FROM pg_proc WHERE oid = 'mq_version()'::regprocedure);
+    granted text[];
+    callee  regprocedure;
+    one     text;
+BEGIN
+    IF role IS NULL THEN
+        PERFORM mq_refuse('22004', 'role', NULL, 'it must name a role');
+    END IF;
+    granted := anyone || CASE what
+        WHEN 'producer' THEN sends
+        WHEN 'worker' THEN works
+        WHEN 'observer' THEN watches
+        WHEN 'operator' THEN sends || works || watches || manages
+    END;
+    IF granted IS NULL OR what IS NULL OR what NOT IN ('producer', 'worker', 'observer', 'operator') THEN
+        PERFORM mq_refuse(CASE WHEN what IS NULL THEN '22004' ELSE '22023' END, 'what', quote_literal(what),
+            'it must be ''producer'', ''worker'', ''observer'' or ''operator''');
+    END IF;
+    IF NOT has_schema_privilege(role, home, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', home, role);
+    END IF;
+    FOR callee IN
+        SELECT function.oid::regprocedure FROM pg_proc AS function
+        WHERE function.pronamespace = home AND function.proname = ANY (granted)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', callee, role);
+    END LOOP;
+    IF what IN ('producer', 'operator') THEN
+        EXECUTE format('GRANT USAGE ON TYPE mq_new_t TO %I', role);
+    END IF;
+    IF what IN ('observer', 'operator') THEN
+        FOREACH one IN ARRAY views LOOP
+            EXECUTE format('GRANT SELECT ON %I TO %I', one, role);
+        END LOOP;
+    END IF;
+    IF what = 'operator' THEN
+        EXECUTE format('GRANT SELECT, DELETE ON mq_msgs TO %I', role);
+    ELSE
+        -- Whether a job exists: the crate's clients ask the table.
+        EXECUTE format('GRANT SELECT (id) ON mq_msgs TO %I', role);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION mq_grant IS 'Gives a role what a producer, worker, observer or operator needs.';
+
+SELECT mq_create_with(kind::"char", current_setting('sqlxmq.default_' || kind)::aclitem[], role.oid)
+FROM pg_roles AS role CROSS JOIN unnest(ARRAY['f', 'r']) AS kind
+WHERE role.rolname = current_user;
+DROP FUNCTION mq_create_with("char", aclitem[], oid);
+
+-- A superuser may have run this: the functions must not run with his rights, but with the owner's.
+DO $$
+DECLARE
+    the_owner CONSTANT oid := (SELECT relowner FROM pg_class WHERE oid = 'mq_msgs'::regclass);
+    one       record;
+BEGIN
+    FOR one IN
+        SELECT 'FUNCTION' AS kind, oid::regprocedure::text AS object FROM pg_proc
+        WHERE pronamespace = '@extschema@'::regnamespace AND proname LIKE 'mq\_%' AND proowner <> the_owner
+        UNION ALL
+        SELECT 'VIEW', oid::regclass::text FROM pg_class
+        WHERE relnamespace = '@extschema@'::regnamespace AND relname LIKE 'mq\_%' AND relkind = 'v' AND relowner <> the_owner
+    LOOP
+        EXECUTE format('ALTER %s %s OWNER TO %s', one.kind, one.object, the_owner::regrole);
+    END LOOP;
+END
+$$;
