@@ -34,7 +34,7 @@ def demo(
     settings: Settings = context.obj
     screen = console()
     with connect(settings) as connection:
-        if connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (SCHEMA,)).fetchone():
+        if connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (SCHEMA,)).fetchone() is not None:
             raise Failure(f"schema {SCHEMA} exists: drop it (DROP SCHEMA {SCHEMA} CASCADE), then try again")
         create_plain(connection, SCHEMA)
         try:

@@ -79,7 +79,6 @@ def upgrade(context: typer.Context) -> None:
             typer.echo(f"sqlxmq {before}, {_where(installed)}, is the newest version already.")
         else:
             typer.echo(f"Upgraded sqlxmq {_where(installed)} from {before} to {after}.")
-            typer.echo("Repeat your calls of mq_grant: a new version may have new functions.")
         if installed.is_extension and after != shipped_version():
             typer.echo(
                 f"(This package brings {shipped_version()}, but the server's files are those of {after}: "
