@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(32);
+SELECT plan(44);
 
 SELECT mq_insert(ARRAY[crate_job(1, retries => 0)]);
 SELECT mq_poll(NULL);
@@ -17,6 +17,34 @@ SELECT mq_fail(job(1), 2, 'still not');
 SELECT mq_retry(ARRAY[job(1)], retries => 3, delay => '1 hour');
 SELECT results_eq('SELECT state, attempts_left FROM mq_jobs', $$VALUES ('scheduled', 4)$$, 'retries and a delay can be given');
 SELECT is_empty('SELECT mq_retry(ARRAY[job(1)])', 'a job that is not dead is passed over');
+
+-- For good
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1)]);
+SELECT mq_poll(NULL);
+SELECT is(mq_fail(job(1), 1, 'no such customer', '1 hour', is_final => true), 'dead', 'a job that fails for good is dead, whatever attempts are left');
+SELECT results_eq('SELECT state, attempts_made, last_error FROM mq_jobs', $$VALUES ('dead', 1, 'no such customer')$$, '… and kept with its error');
+SELECT results_eq('SELECT id FROM mq_dead_jobs', 'VALUES (job(1))', '… among the dead');
+SELECT is_empty('SELECT claim()', '… and not handed out');
+SELECT results_eq('SELECT mq_retry(ARRAY[job(1)], retries => 1)', 'VALUES (job(1))', 'mq_retry revives it');
+SELECT results_eq('SELECT attempt, attempts_allowed FROM mq_poll(NULL)', 'VALUES (2, 3)', '… with as many attempts as are given then');
+SELECT is(mq_fail(job(1), 2, 'x', '0', is_final => false), 'ready', 'a failure that is not final is not');
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1), crate_job(2), crate_job(3), crate_job(4)]);
+SELECT mq_poll(NULL, 4);
+SELECT mq_cancel(ARRAY[job(4)]);
+SELECT results_eq('SELECT * FROM mq_fail(ARRAY[job(1), job(2), job(3), job(4)], ARRAY[1, 1, 1, 1], NULL, ''{0,0,0,0}'', are_final => ''{t,f,NULL,t}'')',
+    $$VALUES (job(1), 'dead'), (job(2), 'ready'), (job(3), 'ready'), (job(4), 'cancelled')$$, 'of many, those that are said to, and none that was cancelled');
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true), crate_job(2, ordered => true)], NULL, ARRAY['pass', 'hold']);
+SELECT mq_fail(id, attempt, 'x', is_final => true) FROM mq_poll(NULL);
+SELECT results_eq('SELECT claim()', 'VALUES (2)', 'an ordered job that fails for good lets the others pass, if that was said');
+SELECT mq_insert(ARRAY[crate_job(3, ordered => true)]);
+SELECT mq_fail(job(2), 1, 'x', is_final => true);
+SELECT is_empty('SELECT claim()', '… or holds them');
+SELECT results_eq('SELECT waits_for FROM mq_explain(job(3))', 'VALUES (job(2))', '… by its own name');
+SELECT mq_cancel(ARRAY[job(2)]);
+SELECT results_eq('SELECT claim()', 'VALUES (3)', '… until it is removed');
 
 SELECT mq_clear_all();
 SELECT mq_configure(dead_retention => '1 day');

@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(24);
+SELECT plan(35);
 
 SELECT is_empty('SELECT * FROM mq_status()', 'an empty queue has no channels');
 SELECT results_eq('SELECT state, waits_for, until FROM mq_explain(job(1))', $$VALUES ('gone', NULL::uuid, NULL::timestamptz)$$, 'an unknown job is gone');
@@ -27,7 +27,7 @@ SELECT matches((SELECT explanation FROM mq_explain(job(2))), '^It is ready: the 
 SELECT matches((SELECT explanation FROM mq_explain(job(3))), '^It is delayed until ', '… delayed');
 SELECT matches((SELECT explanation FROM mq_explain(job(4))), '^It is running at attempt 1, held by box 1 until ', '… running');
 SELECT results_eq('SELECT waits_for FROM mq_explain(job(6))', 'VALUES (job(4))', '… blocked, by whom');
-SELECT matches((SELECT explanation FROM mq_explain(job(7))), '^Its 1 attempts are used up; .* The last error: no$', '… dead');
+SELECT matches((SELECT explanation FROM mq_explain(job(7))), '^Its only attempt is used up; .* The last error: no$', '… dead');
 SELECT matches((SELECT explanation FROM mq_explain(job(8))), '^It is reserved only: ', '… reserved');
 SELECT mq_cancel(ARRAY[job(4)]);
 SELECT matches((SELECT explanation FROM mq_explain(job(4))), 'Its holder has been asked at .* to stop\.$', '… about to be cancelled');
@@ -49,6 +49,43 @@ SELECT pass_time('1 hour');
 SELECT results_eq('SELECT ready, running, dead FROM mq_status()', 'VALUES (1::bigint, 0::bigint, 1::bigint)', 'a lease that is over counts for what the next poll makes of it');
 SELECT set_eq('SELECT id, state FROM mq_jobs', $$VALUES (job(1), 'ready'), (job(2), 'dead')$$, '… in mq_jobs, too');
 SELECT is_empty('SELECT * FROM mq_running_jobs', '… and is not shown as running');
+
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, retries => 1)]);
+SELECT mq_fail(id, attempt, 'x', '0') FROM mq_poll(NULL);
+SELECT mq_fail(id, attempt, 'x', '0') FROM mq_poll(NULL);
+SELECT matches((SELECT explanation FROM mq_explain(job(1))), '^Its 2 attempts are used up; ', 'mq_explain counts a dead job''s attempts');
+SELECT mq_insert(ARRAY[crate_job(2)]);
+SELECT mq_fail(id, attempt, 'no such customer', is_final => true) FROM mq_poll(NULL);
+SELECT matches((SELECT explanation FROM mq_explain(job(2))), '^It failed for good at attempt 1; .* The last error: no such customer$', '… and says when it failed for good');
+
+-- Who works
+SELECT mq_clear_all();
+SET application_name = 'psql';
+SELECT is_empty('SELECT * FROM mq_workers', 'where nobody works, mq_workers is empty');
+SET application_name = 'sqlxmq box 1';
+-- What a transaction has seen of the sessions it sees again, unless told to look anew.
+SELECT pg_stat_clear_snapshot();
+SELECT results_eq('SELECT * FROM mq_workers', $$VALUES ('box 1', 0::bigint, NULL::timestamptz, 1::bigint)$$, 'an idle runner is seen by its connection');
+SELECT mq_insert(ARRAY[crate_job(1), crate_job(2), crate_job(3), crate_job(4)]);
+SELECT mq_poll(NULL, 1, '1 hour', 'box 1');
+SELECT mq_poll(NULL, 1, '2 hours', 'box 1');
+SELECT results_eq('SELECT worker, running, connections FROM mq_workers', $$VALUES ('box 1', 2::bigint, 1::bigint)$$, '… a busy one by that and by its jobs');
+SELECT is((SELECT earliest_lease_end FROM mq_workers), (SELECT min(leased_until) FROM mq_running_jobs), '… whose first lease ends then');
+SELECT mq_poll(NULL, 1, '1 hour', 'box 2');
+SELECT set_eq('SELECT worker, running, connections FROM mq_workers', $$VALUES ('box 1', 2::bigint, 1::bigint), ('box 2', 1, 0)$$, 'one that is gone, or does not say its name, by its jobs alone');
+SELECT mq_complete(id, attempt) FROM mq_running_jobs WHERE worker = 'box 2';
+SELECT set_eq('SELECT worker FROM mq_workers', $$VALUES ('box 1')$$, '… until it holds none');
+SELECT mq_clear_all();
+SELECT set_config('application_name', 'sqlxmq ' || repeat('n', 100), false), pg_stat_clear_snapshot();
+SELECT results_eq('SELECT worker FROM mq_workers', 'SELECT repeat(''n'', 56)', 'the server cuts long names');
+SELECT mq_insert(ARRAY[crate_job(1)]);
+SELECT mq_poll(NULL, 1, '1 hour', repeat('n', 100));
+SELECT results_eq('SELECT worker, running, connections FROM mq_workers', 'SELECT repeat(''n'', 100), 1::bigint, 1::bigint', '… and they are known by what is left');
+SET application_name = 'psql';
+SELECT pg_stat_clear_snapshot();
+SELECT pass_time('2 hours');
+SELECT is_empty('SELECT * FROM mq_workers', 'a lease that is over is nobody''s');
 
 -- Nothing that users poll reads the whole backlog.
 SELECT mq_clear_all();

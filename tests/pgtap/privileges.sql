@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(30);
+SELECT plan(32);
 
 CREATE ROLE mq_test_nobody;
 CREATE ROLE mq_test_producer;
@@ -26,22 +26,23 @@ SELECT is_empty('SELECT readable(''mq_test_nobody'')', 'PUBLIC can read nothing'
 SELECT is(has_column_privilege('mq_test_nobody', 'mq_msgs', 'id', 'SELECT'), false, '… not even a job''s id');
 SELECT is(has_type_privilege('mq_test_nobody', 'mq_new_t', 'USAGE'), false, '… nor use the type');
 SELECT set_eq('SELECT callable(''mq_test_producer'')',
-    $$VALUES ('mq_version'::name), ('mq_notify_channel'), ('mq_insert'), ('mq_enqueue'), ('mq_enqueue_trigger'), ('mq_commit')$$, 'a producer can send');
+    $$VALUES ('mq_version'::name), ('mq_notify_channel'), ('mq_insert'), ('mq_enqueue'), ('mq_enqueue_many'), ('mq_enqueue_trigger'), ('mq_commit')$$, 'a producer can send');
 SELECT is_empty('SELECT readable(''mq_test_producer'')', '… and read no table');
 SELECT set_eq('SELECT callable(''mq_test_worker'')',
     $$VALUES ('mq_version'::name), ('mq_notify_channel'), ('mq_poll'), ('mq_keep_alive'), ('mq_checkpoint'), ('mq_complete'), ('mq_fail'), ('mq_release'), ('mq_delete')$$, 'a worker can poll and report');
 SELECT is_empty('SELECT readable(''mq_test_worker'')', '… and read no table');
 SELECT set_eq('SELECT callable(''mq_test_observer'')', $$VALUES ('mq_version'::name), ('mq_notify_channel'), ('mq_status'), ('mq_explain')$$, 'an observer can call what only looks');
-SELECT set_eq('SELECT readable(''mq_test_observer'')', $$VALUES ('mq_jobs'::name), ('mq_running_jobs'), ('mq_dead_jobs')$$, '… and read the views');
+SELECT set_eq('SELECT readable(''mq_test_observer'')', $$VALUES ('mq_jobs'::name), ('mq_running_jobs'), ('mq_dead_jobs'), ('mq_workers')$$, '… and read the views');
 SELECT set_eq('SELECT callable(''mq_test_operator'')',
-    $$SELECT DISTINCT substring(line FROM '(mq_[a-z_]+)')::name FROM unnest(ARRAY['mq_version', 'mq_notify_channel', 'mq_insert', 'mq_enqueue',
+    $$SELECT DISTINCT substring(line FROM '(mq_[a-z_]+)')::name FROM unnest(ARRAY['mq_version', 'mq_notify_channel', 'mq_insert', 'mq_enqueue', 'mq_enqueue_many',
       'mq_enqueue_trigger', 'mq_commit', 'mq_poll', 'mq_keep_alive', 'mq_checkpoint', 'mq_complete', 'mq_fail', 'mq_release', 'mq_delete',
       'mq_status', 'mq_explain', 'mq_cancel', 'mq_retry', 'mq_clear', 'mq_clear_all', 'mq_configure']) AS line$$, 'an operator can do everything');
-SELECT set_eq('SELECT readable(''mq_test_operator'')', $$VALUES ('mq_jobs'::name), ('mq_running_jobs'), ('mq_dead_jobs'), ('mq_msgs')$$, '… and read the views and the jobs');
+SELECT set_eq('SELECT readable(''mq_test_operator'')', $$VALUES ('mq_jobs'::name), ('mq_running_jobs'), ('mq_dead_jobs'), ('mq_workers'), ('mq_msgs')$$, '… and read the views and the jobs');
 
 SET ROLE mq_test_producer;
 SELECT lives_ok($$SELECT mq_enqueue('secret', '{"password": 1}', id => job(1), ordered => true)$$, 'a producer sends');
 SELECT lives_ok($$SELECT mq_insert(ARRAY[crate_job(2)])$$, '… as the crate does, too');
+SELECT lives_ok($$SELECT mq_enqueue_many('{secret}', ids => ARRAY[job(3)], delays => '{1 day}')$$, '… many at once, too');
 SELECT results_eq('SELECT EXISTS (SELECT id FROM mq_msgs WHERE id = job(1))', 'VALUES (true)', '… and can ask whether a job exists');
 SELECT throws_ok('SELECT payload_json FROM mq_msgs', '42501', NULL, '… but reads no payload');
 SELECT throws_ok('SELECT * FROM mq_poll(NULL)', '42501', NULL, '… and claims nothing');
@@ -54,7 +55,8 @@ SELECT throws_ok($$SELECT mq_enqueue('x')$$, '42501', NULL, '… but does not se
 SELECT throws_ok('SELECT mq_clear_all()', '42501', NULL, '… and does not clear');
 RESET ROLE;
 SET ROLE mq_test_observer;
-SELECT results_eq('SELECT id, state FROM mq_jobs', $$VALUES (job(2), 'running')$$, 'an observer sees the jobs');
+SELECT set_eq('SELECT id, state FROM mq_jobs', $$VALUES (job(2), 'running'), (job(3), 'scheduled')$$, 'an observer sees the jobs');
+SELECT results_eq('SELECT running FROM mq_workers', 'VALUES (1::bigint)', '… and who works');
 SELECT throws_ok('SELECT mq_cancel(ARRAY[job(2)])', '42501', NULL, '… but cannot touch them');
 RESET ROLE;
 SET ROLE mq_test_operator;

@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(38);
+SELECT plan(45);
 
 SELECT lives_ok($$SELECT mq_enqueue('hello', '{"to": "world"}')$$, 'mq_enqueue needs a name and, mostly, a payload');
 SELECT results_eq(
@@ -40,6 +40,24 @@ SELECT is((SELECT count(*) FROM claim(ARRAY['Ünïcode "quoted" name'])), 1::big
 SELECT is(mq_notify_channel(repeat('n', 60)), 'mq_' || repeat('n', 60), 'a name of 60 bytes is announced as it is');
 SELECT is(mq_notify_channel(repeat('n', 61)), 'mq_' || left(encode(sha256(convert_to(repeat('n', 61), 'UTF8')), 'hex'), 60), 'a longer one by its hash');
 SELECT is(octet_length(mq_notify_channel(repeat('ä', 1000))), 63, '… which fits into 63 bytes');
+
+-- Headers
+SELECT mq_clear_all();
+SELECT mq_enqueue('traced', headers => '{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}', id => job(1));
+SELECT results_eq('SELECT headers::text FROM mq_jobs', $$VALUES ('{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}')$$, 'headers travel beside the payload');
+SELECT results_eq('SELECT headers::jsonb ->> ''traceparent'', payload_json FROM mq_poll(NULL)', $$VALUES ('00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', NULL::text)$$, '… to the worker');
+SELECT is(pg_typeof(headers)::text, 'text', '… as text') FROM mq_poll(NULL);
+SELECT mq_checkpoint(job(1), '0', '{"done": 1}', NULL, 0, 1);
+SELECT mq_fail(job(1), 1, 'x', '0');
+SELECT results_eq('SELECT headers::jsonb ? ''traceparent'', payload_json FROM mq_poll(NULL)', $$VALUES (true, '{"done": 1}')$$, '… at every attempt, whatever the payload has become');
+SELECT mq_clear_all();
+SELECT mq_enqueue('plain', id => job(1));
+SELECT mq_enqueue('empty', headers => '{}', id => job(2));
+SELECT results_eq('SELECT id, headers FROM mq_poll(NULL, 2)', $$VALUES (job(1), NULL), (job(2), '{}')$$, 'a job may be without, or with none');
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1), crate_job(2), crate_job(3)], headers => ARRAY['{"a":"b"}', NULL, '{ "c" : "\u00e4" }']);
+SELECT results_eq('SELECT id, headers FROM mq_poll(NULL, 3)', $$VALUES (job(1), '{"a":"b"}'), (job(2), NULL), (job(3), '{ "c" : "\u00e4" }')$$, 'mq_insert takes headers for each job, and keeps them as they were sent');
+SELECT lives_ok($$SELECT mq_insert(ARRAY[]::mq_new_t[], headers => ARRAY[]::text[])$$, 'no headers for no jobs');
 
 -- The trigger
 SELECT mq_clear_all();
