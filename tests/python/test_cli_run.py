@@ -77,7 +77,7 @@ def test_runs_jobs_until_sigterm(database: Database, session: Session, app: Path
         database, "run", "my_jobs:registry", "--channel", "", "--channel", "two", "--worker", "w 1", cwd=app, log=log
     ) as worker:
         wait_until(lambda: len(notes(session)) == 2, "two jobs done", log)
-        assert [w["worker"] for w in parsed(database, "status")["workers"]] in (["w 1"], [])
+        assert [w["worker"] for w in parsed(database, "status")["workers"]] == ["w 1"]
         output(database, "send", "note", "--json", '{"text": "long", "seconds": 1}')
         wait_until(count(session, "SELECT count(*) FROM mq_running_jobs WHERE worker = 'w 1'"), "running", log)
         worker.send_signal(signal.SIGTERM)
@@ -96,6 +96,29 @@ def test_a_second_signal_gives_jobs_back(database: Database, session: Session, a
         worker.send_signal(signal.SIGINT)
         assert worker.wait(60) == 0, log.read_text()
     assert session.execute("SELECT state FROM mq_jobs").fetchall() == [("ready",)]
+    assert "Traceback" not in log.read_text()
+
+
+def test_groups(database: Database, session: Session, app: Path, log: Path) -> None:
+    with started(database, "run", "my_jobs:registry", "--group", "one,two=1:1", "--group", "three=2:2", cwd=app, log=log):
+        for channel in ("one", "two", "three", "three", "three", "four"):
+            output(database, "send", "note", "--channel", channel, "--json", '{"text": "endless", "seconds": 600}')
+        query = "SELECT channel_name = 'three', count(*) FROM mq_running_jobs GROUP BY 1 ORDER BY 1"
+        wait_until(lambda: session.execute(query).fetchall() == [(False, 1), (True, 2)], "both groups", log)
+        assert parsed(database, "jobs", "list", "--channel", "four")[0]["state"] == "ready"
+        [worker] = parsed(database, "status")["workers"]
+        assert worker["running"] == 3
+        assert worker["connections"] == 2
+
+
+def test_missing_context(database: Database, app: Path, log: Path) -> None:
+    (app / "wants.py").write_text(
+        "from sqlxmq import CurrentJob, JobRegistry, from_context, job\n"
+        "@job('x')\nasync def x(current_job: CurrentJob, size: int = from_context()) -> None: ...\n"
+        "registry = JobRegistry([x])\n"
+    )
+    with started(database, "run", "wants:registry", "--processes", "2", cwd=app, log=log) as parent:
+        assert parent.wait(60) == 2
     assert "Traceback" not in log.read_text()
 
 
@@ -281,6 +304,9 @@ def test_what_cannot_be_run(
         (["--concurrency", "5"], "MIN:MAX"),
         (["--concurrency", "5:6", "--max-concurrency", "7"], "give either"),
         (["--concurrency", "6:5"], "min_concurrency is 6"),
+        (["--group", "a,b"], "--group is 'a,b', but it must be MIN:MAX"),
+        (["--group", "a=1:2", "--channel", "b"], "--group goes with neither"),
+        (["--group", "a=2:1"], "min_concurrency is 2"),
         (["--lease", "0"], "lease"),
         (["--lease", "soon"], "is no duration"),
         (["--log-format", "xml"], "--log-format is 'xml'"),

@@ -4,21 +4,68 @@ The rules of the queue are in the database, in the extension of the same name; t
 runs, keeps alive and reports.
 """
 
-from sqlxmq._current_job import CurrentJob
-from sqlxmq._errors import DecodingError, EncodingError, LeaseLost, SqlxmqError, UnknownJobError
-from sqlxmq._job import Job, job
+from sqlxmq._async.current_job import Batch, CurrentJob
+from sqlxmq._builder import JobBuilder, spawn_many
+from sqlxmq._context import from_context
+from sqlxmq._delivery import BatchItem, Checkpoint
+from sqlxmq._errors import (
+    DecodingError,
+    EncodingError,
+    JobStopped,
+    LeaseLost,
+    MissingContextError,
+    SqlxmqError,
+    TimeLimitExceeded,
+    UnknownJobError,
+)
+from sqlxmq._group import ChannelGroup
+from sqlxmq._job import BatchJob, Job, job
+from sqlxmq._observers import Observer
+from sqlxmq._options import JobOptions
+from sqlxmq._outcomes import Cancel, Fail, Outcome, Retry, Snooze
+from sqlxmq._queue import cancel, clear, clear_all, commit, exists, retry, should_retry
 from sqlxmq._registry import JobRegistry
 from sqlxmq._runner import JobRunner
+from sqlxmq._sync.current_job import SyncBatch, SyncCurrentJob
+from sqlxmq._sync_runner import SyncJobRunner
 
 __all__ = [
+    "Batch",
+    "BatchItem",
+    "BatchJob",
+    "Cancel",
+    "ChannelGroup",
+    "Checkpoint",
     "CurrentJob",
     "DecodingError",
     "EncodingError",
+    "Fail",
     "Job",
+    "JobBuilder",
+    "JobOptions",
     "JobRegistry",
     "JobRunner",
+    "JobStopped",
     "LeaseLost",
+    "MissingContextError",
+    "Observer",
+    "Outcome",
+    "Retry",
+    "Snooze",
     "SqlxmqError",
+    "SyncBatch",
+    "SyncCurrentJob",
+    "SyncJobRunner",
+    "TimeLimitExceeded",
     "UnknownJobError",
+    "cancel",
+    "clear",
+    "clear_all",
+    "commit",
+    "exists",
+    "from_context",
     "job",
+    "retry",
+    "should_retry",
+    "spawn_many",
 ]

@@ -1,24 +1,37 @@
-"""What can go wrong, as exceptions."""
+"""The package's exceptions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from uuid import UUID
 
-import psycopg
-
+# What the database raises when a job is not held at the attempt that was named.
 LEASE_LOST = "MQ001"
 
 
+def sqlstate_of(error: BaseException | None) -> str | None:
+    """The SQLSTATE of a driver's error, also of one that is wrapped by SQLAlchemy or Django; None if
+    it has none."""
+    for _ in range(5):
+        if error is None:
+            break
+        found = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        if isinstance(found, str):
+            return found
+        error = getattr(error, "orig", None) or error.__cause__
+    return None
+
+
 class SqlxmqError(Exception):
-    """Base of all exceptions that are this package's own."""
+    """Base of the package's exceptions."""
 
 
 class LeaseLost(SqlxmqError):
-    """The job is not held at this attempt any more: roll back, and drop this attempt.
+    """The job is not held at this attempt any more: its lease ran out, or somebody removed it.
 
-    Attributes: id and attempt, the delivery that is over.
+    Raised inside of the transaction that wanted to complete or check-point the job: let it pass, so
+    that the transaction rolls back, with all that it wrote.
+
+    Attributes: id, the job's; attempt, the number that was not current.
     """
 
     def __init__(self, id: UUID, attempt: int) -> None:
@@ -39,19 +52,21 @@ class UnknownJobError(SqlxmqError):
 
 
 class EncodingError(SqlxmqError, TypeError):
-    """An argument of a job cannot be written as JSON; nothing was sent."""
+    """An argument of a job cannot be sent; nothing was sent."""
 
 
 class DecodingError(SqlxmqError, ValueError):
     """A job's payload does not fit the function's arguments; the attempt fails with this error."""
 
 
-@contextmanager
-def fenced(id: UUID, attempt: int) -> Iterator[None]:
-    """Turns the database's SQLSTATE for a lost lease into LeaseLost."""
-    try:
-        yield
-    except psycopg.Error as error:
-        if error.sqlstate == LEASE_LOST:
-            raise LeaseLost(id, attempt) from error
-        raise
+class MissingContextError(SqlxmqError, LookupError):
+    """A job asks for context that the registry was not given; raised when the runner starts."""
+
+
+class TimeLimitExceeded(SqlxmqError):
+    """A job took longer than its time limit; the attempt fails with this error."""
+
+
+class JobStopped(SqlxmqError):
+    """A job was told to stop: its lease was lost, somebody cancelled it, its time limit is over, or the
+    worker ends. Raised by raise_if_stopped()."""

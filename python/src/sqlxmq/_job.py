@@ -2,68 +2,75 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_args, get_origin, overload
 from uuid import UUID
 
-import psycopg
-import psycopg_pool
+from typing_extensions import Self
 
-from sqlxmq._current_job import CurrentJob
-from sqlxmq._errors import DecodingError, EncodingError
+from sqlxmq._async.current_job import Batch, CurrentJob
+from sqlxmq._builder import JobBuilder
+from sqlxmq._context import FromContext
+from sqlxmq._options import JobOptions, seconds
+from sqlxmq._payload import ArgumentsPayload, ValuePayload
+from sqlxmq._senders import AsyncSender, SyncSender
+from sqlxmq._sync.current_job import SyncBatch, SyncCurrentJob
 
+C = ParamSpec("C")
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
-AsyncSender: TypeAlias = "psycopg.AsyncConnection[Any] | psycopg_pool.AsyncConnectionPool[Any]"
-SyncSender: TypeAlias = "psycopg.Connection[Any] | psycopg_pool.ConnectionPool[Any]"
-
-ENQUEUE = """
-    SELECT mq_enqueue(
-        %(name)s, %(payload)s::jsonb, channel_name => %(channel_name)s, channel_args => %(channel_args)s,
-        delay => %(delay)s, retries => %(retries)s, retry_backoff => %(retry_backoff)s,
-        ordered => %(ordered)s, priority => %(priority)s, when_dead => %(when_dead)s, id => %(id)s)
-"""
+Proto = JobOptions | Callable[[JobBuilder], JobBuilder]
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a job is sent; see mq_enqueue, whose arguments these are."""
+class AnyJob:
+    """What the two kinds of jobs have in common.
 
-    channel_name: str = ""
-    channel_args: str = ""
-    delay: timedelta = timedelta(0)
-    retries: int = 4
-    retry_backoff: timedelta = timedelta(seconds=1)
-    ordered: bool = False
-    priority: int = 0
-    when_dead: str = "hold"
-    id: UUID | None = None
-
-
-@dataclass(frozen=True)
-class Job(Generic[P, R]):
-    """A function that can be sent as a job, and still be called as the function that it is.
-
-    Attributes: name, under which workers know it; function; sent_with, the options it is sent with.
+    Attributes: name, under which workers know it; function; is_async, whether it runs in the event loop,
+    not in a thread; lease, for how long the database holds it for a worker it does not hear of (None: the
+    runner's); time_limit (None: none); context_parameters, those that the registry's context fills.
     """
 
-    name: str
-    function: Callable[..., Coroutine[Any, Any, R]]
-    sent_with: Options
-    signature: inspect.Signature = field(repr=False)
-    takes_current_job: bool = field(repr=False)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None,
+        sent_with: JobOptions,
+        proto: Proto | None,
+        lease: timedelta | None,
+        time_limit: timedelta | None,
+    ) -> None:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function) or not callable(function):
+            raise TypeError(f"@job takes a function or an async function, not {function!r}")
+        for what, duration in (("lease", lease), ("time_limit", time_limit)):
+            if duration is not None and duration <= timedelta(0):
+                raise ValueError(f"{what} is {duration}, but it must be positive")
+        self.name = name or f"{function.__module__}.{function.__qualname__}"
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.lease = lease
+        self.time_limit = time_limit
+        self._sent_with = sent_with
+        self._proto = proto
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+        try:
+            self._parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+        except NameError as error:
+            raise TypeError(f"job {self.name}: the annotations of its parameters are not known: {error}") from error
+        self.context_parameters = [p for p in self._parameters if isinstance(p.default, FromContext)]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, R]:
-        """Calls the function itself: no job is sent."""
-        return self.function(*args, **kwargs)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
 
     def options(
         self,
+        options: JobOptions | None = None,
         *,
         channel_name: str | None = None,
         channel_args: str | None = None,
@@ -72,34 +79,93 @@ class Job(Generic[P, R]):
         backoff_secs: float | None = None,
         ordered: bool | None = None,
         priority: int | None = None,
+        commit_interval: timedelta | None = None,
         when_dead: str | None = None,
         id: UUID | None = None,
-    ) -> Job[P, R]:
+    ) -> Self:
         """The same job, sent with other options; what is not given stays as it is.
 
         Args:
+            options: options in one object; the others go before them.
             channel_name, channel_args: the channel, unit of fairness and of order.
             delay: how long the job waits before it is due.
             retries: attempts after the first.
             backoff_secs: least lease of the first attempt in seconds, doubling with each.
             ordered: whether it runs in strict order with the other ordered jobs of its channel.
             priority: smaller first, within the channel (-32768 to 32767).
+            commit_interval: for how long the job is only reserved, until commit() makes it real.
             when_dead: "hold" or "pass", what an ordered job does to those behind it once it is dead.
             id: the job's id, to send it once only; by default the database makes one.
         """
-        given = {
-            "channel_name": channel_name,
-            "channel_args": channel_args,
-            "delay": delay,
-            "retries": retries,
-            "retry_backoff": None if backoff_secs is None else timedelta(seconds=backoff_secs),
-            "ordered": ordered,
-            "priority": priority,
-            "when_dead": when_dead,
-            "id": id,
-        }
-        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        return replace(self, sent_with=replace(self.sent_with, **changes))
+        given = JobOptions(
+            channel_name=channel_name,
+            channel_args=channel_args,
+            delay=delay,
+            retries=retries,
+            retry_backoff=seconds(backoff_secs),
+            ordered=ordered,
+            priority=priority,
+            commit_interval=commit_interval,
+            when_dead=when_dead,
+            id=id,
+        )
+        changed = copy.copy(self)
+        changed._sent_with = given.over(options or JobOptions()).over(self._sent_with)
+        return changed
+
+    def builder(self, id: UUID | None = None) -> JobBuilder:
+        """The job as a builder, without a payload yet: `send_mail.builder().set_json({"to": "…"}).spawn(…)`.
+
+        Args:
+            id: the job's id, to send it once only; by default the database makes one.
+        """
+        builder = JobBuilder(self.name)
+        if isinstance(self._proto, JobOptions):
+            builder.set_options(self._proto)
+        elif self._proto is not None:
+            builder = self._proto(builder)
+        builder.set_options(self._sent_with)
+        if id is not None:
+            builder.id = id
+        return builder
+
+
+class Job(AnyJob, Generic[C, P, R]):
+    """A function that can be sent as a job, and still be called as the function that it is.
+
+    Its type says what it is called with, what it is sent with (the same without CurrentJob), and what it
+    returns.
+    """
+
+    def __init__(self, function: Callable[..., Any], **settings: Any) -> None:
+        super().__init__(function, **settings)
+        own = CurrentJob if self.is_async else SyncCurrentJob
+        others = {CurrentJob, SyncCurrentJob, Batch, SyncBatch} - {own}
+        for number, parameter in enumerate(self._parameters):
+            kind = get_origin(parameter.annotation) or parameter.annotation
+            if kind in others or (kind is own and number > 0):
+                raise TypeError(
+                    f"job {self.name}: parameter {parameter.name} is a {kind.__name__}, but "
+                    + ("it must come first" if kind is own else f"this function takes a {own.__name__}")
+                )
+        self.takes_current_job = bool(self._parameters) and self._parameters[0].annotation is own
+        self._payload = ArgumentsPayload(
+            self.name,
+            [p for p in self._parameters[self.takes_current_job :] if p not in self.context_parameters],
+        )
+
+    def __call__(self, *args: C.args, **kwargs: C.kwargs) -> R:
+        """Calls the function itself: no job is sent."""
+        return cast(R, self.function(*args, **kwargs))
+
+    def prepare(self, /, *args: P.args, **kwargs: P.kwargs) -> JobBuilder:
+        """The job as a builder, with the function's own arguments as its payload; see spawn_many.
+
+        Raises:
+            TypeError: the arguments are not the function's.
+            EncodingError: an argument cannot be written as JSON, or is not of its parameter's type.
+        """
+        return self.builder().set_raw_json(self._payload.encode(args, kwargs))
 
     @overload
     def spawn(self, sender: AsyncSender, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[UUID]: ...
@@ -108,120 +174,168 @@ class Job(Generic[P, R]):
     def spawn(self, sender: AsyncSender | SyncSender, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[UUID] | UUID:
         """Sends the job, with the function's own arguments, and returns its id.
 
-        On a connection it is part of the transaction that is open there; on a pool it is a
-        transaction of its own. With something asynchronous, await the result.
+        On a connection (psycopg, asyncpg, SQLAlchemy, Django), a cursor or a session it is part of the
+        transaction that is open there; on a pool or an engine it is a transaction of its own. With
+        something asynchronous, await the result.
 
         Raises:
-            TypeError: the arguments are not the function's.
-            EncodingError: an argument cannot be written as JSON.
-            psycopg.Error: the database refused (SQLSTATE class 22 or 23: bad options).
+            TypeError: the arguments are not the function's, or nothing can be sent through the sender.
+            EncodingError: an argument cannot be written as JSON, or is not of its parameter's type.
+            Exception: the database refused (SQLSTATE class 22 or 23: bad options); the driver's own.
         """
-        parameters = self._parameters(args, kwargs)
-        if isinstance(sender, psycopg.AsyncConnection):
-            return self._spawn_async(sender, parameters)
-        if isinstance(sender, psycopg_pool.AsyncConnectionPool):
-            return self._spawn_through_async_pool(sender, parameters)
-        if isinstance(sender, psycopg_pool.ConnectionPool):
-            with sender.connection() as connection:
-                return self._spawn_sync(connection, parameters)
-        if isinstance(sender, psycopg.Connection):
-            return self._spawn_sync(sender, parameters)
-        raise TypeError(f"cannot send a job through {sender!r}: it is no psycopg connection or pool")
+        return self.prepare(*args, **kwargs).spawn(sender)
 
-    def _spawn_sync(self, connection: psycopg.Connection[Any], parameters: Mapping[str, Any]) -> UUID:
-        with connection.cursor(row_factory=psycopg.rows.scalar_row) as cursor:
-            return cast(UUID, cursor.execute(ENQUEUE, parameters).fetchone())
+    def arguments(self, raw_json: str | None) -> dict[str, Any]:
+        """The function's arguments out of a payload. Raises DecodingError."""
+        return self._payload.decode(raw_json)
 
-    async def _spawn_async(self, connection: psycopg.AsyncConnection[Any], parameters: Mapping[str, Any]) -> UUID:
-        async with connection.cursor(row_factory=psycopg.rows.scalar_row) as cursor:
-            return cast(UUID, await (await cursor.execute(ENQUEUE, parameters)).fetchone())
 
-    async def _spawn_through_async_pool(
-        self, pool: psycopg_pool.AsyncConnectionPool[Any], parameters: Mapping[str, Any]
-    ) -> UUID:
-        async with pool.connection() as connection:
-            return await self._spawn_async(connection, parameters)
+class BatchJob(AnyJob, Generic[T, R]):
+    """A function that is sent as single jobs, each with one value for its payload, and run for many of
+    them at a time.
 
-    def _parameters(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            arguments = self.signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise TypeError(f"job {self.name}: {error}") from None
-        for argument, value in arguments.items():
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError) as error:
-                raise EncodingError(
-                    f"job {self.name}: argument {argument} is {value!r}, which JSON cannot hold: {error}"
-                ) from None
-        return {"name": self.name, "payload": json.dumps(arguments), **vars(self.sent_with)}
+    Attributes: those of other jobs; batch, for how many at most.
+    """
 
-    async def run(self, current_job: CurrentJob) -> None:
-        """Calls the function with the arguments from the job's payload.
+    def __init__(self, function: Callable[..., Any], *, batch: int, **settings: Any) -> None:
+        super().__init__(function, **settings)
+        if not 1 <= batch <= 10_000:
+            raise ValueError(f"batch is {batch}, but it must be between 1 and 10000")
+        self.batch = batch
+        own = Batch if self.is_async else SyncBatch
+        first = self._parameters[0] if self._parameters else None
+        if first is None or (get_origin(first.annotation) or first.annotation) is not own:
+            raise TypeError(f"job {self.name}: its first parameter must be a {own.__name__}")
+        for parameter in self._parameters[1:]:
+            if parameter not in self.context_parameters and parameter.default is parameter.empty:
+                raise TypeError(
+                    f"job {self.name}: parameter {parameter.name} can come from the registry's context only; "
+                    "its default must be from_context()"
+                )
+        kind = get_args(first.annotation)
+        self._payload: ValuePayload[T] = ValuePayload(f"job {self.name}: the payload", kind[0] if kind else Any)
 
-        Raises:
-            DecodingError: the payload does not fit the function.
-            Exception: whatever the function raises.
+    def __call__(self, batch: Batch[T] | SyncBatch[T], **context: Any) -> R:
+        """Calls the function itself: no job is sent."""
+        return cast(R, self.function(batch, **context))
+
+    def prepare(self, payload: T, /) -> JobBuilder:
+        """One job as a builder; see spawn_many.
+
+        Raises EncodingError if the payload cannot be written as JSON, or is not of the batch's type.
         """
-        payload = current_job.json()
-        if payload is None:
-            payload = {}
-        if not isinstance(payload, dict):
-            raise DecodingError(f"the payload must be a JSON object of the arguments, but it is {payload!r}")
-        try:
-            arguments = self.signature.bind(**payload).arguments
-        except TypeError as error:
-            raise DecodingError(f"the payload {current_job.raw_json} does not fit the arguments: {error}") from None
-        if self.takes_current_job:
-            await self.function(current_job, **arguments)
-        else:
-            await self.function(**arguments)
+        return self.builder().set_raw_json(self._payload.encode(payload))
+
+    @overload
+    def spawn(self, sender: AsyncSender, /, payload: T) -> Awaitable[UUID]: ...
+    @overload
+    def spawn(self, sender: SyncSender, /, payload: T) -> UUID: ...
+    def spawn(self, sender: AsyncSender | SyncSender, /, payload: T) -> Awaitable[UUID] | UUID:
+        """Sends one job and returns its id; see Job.spawn."""
+        return self.prepare(payload).spawn(sender)
+
+    def decode(self, raw_json: str | None) -> T:
+        """An item's payload. Raises DecodingError."""
+        return self._payload.decode(raw_json)
 
 
 class _Decorator:
     """What @job(…) returns: a decorator that keeps the function's type."""
 
-    def __init__(self, name: str | None, sent_with: Options) -> None:
-        self._name = name
-        self._sent_with = sent_with
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
 
     @overload
-    def __call__(self, function: Callable[Concatenate[CurrentJob, P], Coroutine[Any, Any, R]], /) -> Job[P, R]: ...
+    def __call__(
+        self, function: Callable[Concatenate[CurrentJob, P], R], /
+    ) -> Job[Concatenate[CurrentJob, P], P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, R]: ...
-    def __call__(self, function: Callable[..., Coroutine[Any, Any, Any]], /) -> Job[Any, Any]:
-        if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"@job takes an async function, and {function!r} is none")
-        signature = inspect.signature(function, eval_str=True)
-        parameters = list(signature.parameters.values())
-        for parameter in parameters:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-                raise TypeError(
-                    f"job {function.__qualname__}: argument {parameter.name} must have a name to be sent under"
-                )
-        takes_current_job = bool(parameters) and parameters[0].annotation is CurrentJob
-        return Job(
-            self._name or f"{function.__module__}.{function.__qualname__}",
-            function,
-            self._sent_with,
-            signature.replace(parameters=parameters[1:]) if takes_current_job else signature,
-            takes_current_job,
-        )
+    def __call__(
+        self, function: Callable[Concatenate[SyncCurrentJob, P], R], /
+    ) -> Job[Concatenate[SyncCurrentJob, P], P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Job[P, P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Job[..., ..., Any]:
+        return Job(function, **self._settings)
 
 
+class _BatchDecorator:
+    """What @job(batch=…) returns."""
+
+    def __init__(self, settings: dict[str, Any], batch: int) -> None:
+        self._settings = settings
+        self._batch = batch
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Batch[T], ...], R], /) -> BatchJob[T, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[SyncBatch[T], ...], R], /) -> BatchJob[T, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> BatchJob[Any, Any]:
+        return BatchJob(function, batch=self._batch, **self._settings)
+
+
+@overload
+def job(function: Callable[Concatenate[CurrentJob, P], R], /) -> Job[Concatenate[CurrentJob, P], P, R]: ...
+@overload
+def job(function: Callable[Concatenate[SyncCurrentJob, P], R], /) -> Job[Concatenate[SyncCurrentJob, P], P, R]: ...
+@overload
+def job(function: Callable[P, R], /) -> Job[P, P, R]: ...
+@overload
 def job(
     name: str | None = None,
     *,
-    channel_name: str = "",
-    channel_args: str = "",
-    retries: int = 4,
-    backoff_secs: float = 1.0,
-    ordered: bool = False,
-    priority: int = 0,
-    when_dead: str = "hold",
-) -> _Decorator:
-    """Makes a job of an async function. Its arguments are the payload, a JSON object; if its first
-    parameter is annotated as CurrentJob, it gets that, too.
+    channel_name: str | None = None,
+    channel_args: str | None = None,
+    retries: int | None = None,
+    backoff_secs: float | None = None,
+    ordered: bool | None = None,
+    priority: int | None = None,
+    when_dead: str | None = None,
+    proto: Proto | None = None,
+    lease: timedelta | float | None = None,
+    time_limit: timedelta | float | None = None,
+    batch: None = None,
+) -> _Decorator: ...
+@overload
+def job(
+    name: str | None = None,
+    *,
+    channel_name: str | None = None,
+    channel_args: str | None = None,
+    retries: int | None = None,
+    backoff_secs: float | None = None,
+    ordered: bool | None = None,
+    priority: int | None = None,
+    when_dead: str | None = None,
+    proto: Proto | None = None,
+    lease: timedelta | float | None = None,
+    time_limit: timedelta | float | None = None,
+    batch: int,
+) -> _BatchDecorator: ...
+def job(
+    name: str | Callable[..., Any] | None = None,
+    *,
+    channel_name: str | None = None,
+    channel_args: str | None = None,
+    retries: int | None = None,
+    backoff_secs: float | None = None,
+    ordered: bool | None = None,
+    priority: int | None = None,
+    when_dead: str | None = None,
+    proto: Proto | None = None,
+    lease: timedelta | float | None = None,
+    time_limit: timedelta | float | None = None,
+    batch: int | None = None,
+) -> Any:
+    """Makes a job of a function: an async one runs in the worker's event loop, a plain one in a thread.
+
+    Its arguments are the payload, a JSON object. If its first parameter is annotated as CurrentJob (in a
+    plain function: SyncCurrentJob), it gets that, too; parameters with the default from_context() get
+    what the registry's set_context was given. With batch, its first parameter is a Batch[T] (in a plain
+    function: a SyncBatch[T]), a list of items with a payload of type T each.
+
+    What is None is left to proto, and in the end to the database's defaults (retries 4, backoff 1 s, the
+    channel '').
 
     Args:
         name: under which workers know it; by default the module's and the function's qualified name.
@@ -231,19 +345,33 @@ def job(
         ordered: whether it runs in strict order with the other ordered jobs of its channel.
         priority: smaller first, within the channel (-32768 to 32767).
         when_dead: "hold" or "pass", what an ordered job does to those behind it once it is dead.
+        proto: options to begin with, or a function that makes a builder ready.
+        lease: for how long the database holds the job for a worker that it does not hear of, a timedelta
+            or seconds, where that is more than the runner's.
+        time_limit: how long the function may take, a timedelta or seconds. An async one is then
+            cancelled; a plain one is told (is_stopping) and its lease is not prolonged any more.
+        batch: for how many jobs, at most, the function is called at a time.
 
     Raises:
-        TypeError: the function is not async, or has arguments without names.
+        TypeError: the function is none that can be sent: its parameters have no names, types that JSON
+            cannot hold, or the wrong kind of CurrentJob.
+        ValueError: lease, time_limit or batch is out of range.
     """
-    return _Decorator(
-        name,
-        Options(
+    settings: dict[str, Any] = {
+        "name": name if isinstance(name, str) else None,
+        "sent_with": JobOptions(
             channel_name=channel_name,
             channel_args=channel_args,
             retries=retries,
-            retry_backoff=timedelta(seconds=backoff_secs),
+            retry_backoff=seconds(backoff_secs),
             ordered=ordered,
             priority=priority,
             when_dead=when_dead,
         ),
-    )
+        "proto": proto,
+        "lease": seconds(lease),
+        "time_limit": seconds(time_limit),
+    }
+    if callable(name):
+        return _Decorator(settings)(name)
+    return _Decorator(settings) if batch is None else _BatchDecorator(settings, batch)

@@ -5,63 +5,134 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from types import ModuleType
 from typing import Any
 
-import psycopg_pool
-
-from sqlxmq._errors import UnknownJobError
-from sqlxmq._job import Job
+from sqlxmq._connections import Database
+from sqlxmq._context import Context
+from sqlxmq._delivery import Delivery
+from sqlxmq._errors import MissingContextError, UnknownJobError
+from sqlxmq._group import ChannelGroup
+from sqlxmq._job import AnyJob
+from sqlxmq._observers import Observer
 from sqlxmq._runner import JobRunner
+from sqlxmq._sync_runner import SyncJobRunner
 
 logger = logging.getLogger("sqlxmq")
 
 ErrorHandler = Callable[[str, BaseException], None]
 
 
-def log_error(name: str, error: BaseException) -> None:
-    """The error handler that a registry has from the start: logs the error with its traceback."""
-    logger.error("job %s failed: %s", name, error, exc_info=error)
-
-
 class JobRegistry:
-    """The jobs that a worker knows, by name, and the context that it gives them, by type."""
+    """The jobs that a worker knows, by name, and the context that it gives them.
 
-    def __init__(self, jobs: Iterable[Job[Any, Any]]) -> None:
-        """Raises ValueError if two jobs have the same name."""
-        self._jobs: dict[str, Job[Any, Any]] = {}
-        self._context: dict[type[Any], Any] = {}
-        self._error_handler: ErrorHandler = log_error
+    Attributes: observers, those of add_observer.
+    """
+
+    def __init__(self, jobs: Iterable[AnyJob | ModuleType] = ()) -> None:
+        """jobs: jobs, and modules whose jobs are meant. Raises ValueError if two jobs have the same name."""
+        self._jobs: dict[str, AnyJob] = {}
+        self._context = Context()
+        self._error_handler: ErrorHandler | None = None
+        self.observers: list[Observer] = []
         for job in jobs:
-            if job.name in self._jobs:
-                raise ValueError(f"two jobs are named {job.name!r}")
-            self._jobs[job.name] = job
+            self.add(job)
 
-    def set_context(self, value: Any) -> JobRegistry:
-        """Makes a value available to jobs as current_job.context(type of the value)."""
-        self._context[type(value)] = value
+    def add(self, job: AnyJob | ModuleType) -> JobRegistry:
+        """Adds a job, or all jobs that a module has.
+
+        Raises:
+            ValueError: another job has the same name.
+            TypeError: it is neither.
+        """
+        if isinstance(job, ModuleType):
+            for value in list(vars(job).values()):
+                if isinstance(value, AnyJob) and self._jobs.get(value.name) is not value:
+                    self.add(value)
+            return self
+        if not isinstance(job, AnyJob):
+            raise TypeError(f"{job!r} is no job: decorate it with @job")
+        if job.name in self._jobs:
+            raise ValueError(f"two jobs are named {job.name!r}")
+        self._jobs[job.name] = job
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the jobs."""
+        return list(self._jobs)
+
+    def set_context(self, value: Any, *, name: str | None = None) -> JobRegistry:
+        """Makes a value available to jobs: for parameters with the default from_context(), and as
+        current_job.context(type of the value).
+
+        Args:
+            value: any object.
+            name: under which it is found. None: by its type.
+        """
+        self._context.add(value, name)
         return self
 
     def set_error_handler(self, handler: ErrorHandler) -> JobRegistry:
-        """Has a function called, with the job's name and the exception, whenever a job fails."""
+        """Has a function called, with the job's name and the exception, whenever a job fails. Without one,
+        failures are logged."""
         self._error_handler = handler
+        return self
+
+    def add_observer(self, observer: Observer) -> JobRegistry:
+        """Has an observer told of the jobs that run."""
+        self.observers.append(observer)
         return self
 
     def context(self, kind: type[Any]) -> Any:
         """What set_context was given of this type. Raises LookupError if nothing was."""
-        try:
-            return self._context[kind]
-        except KeyError:
-            raise LookupError(f"no context of type {kind.__qualname__} has been set in the registry") from None
+        return self._context.by_type(kind)
 
-    def resolve(self, name: str) -> Job[Any, Any]:
+    def arguments_from_context(self) -> dict[str, dict[str, Any]]:
+        """What each job's parameters with the default from_context() get, by the job's name.
+
+        Raises MissingContextError, naming the job and the parameter, if something was not set.
+        """
+        arguments = {}
+        for job in self._jobs.values():
+            try:
+                arguments[job.name] = self._context.for_parameters(job.context_parameters)
+            except LookupError as error:
+                raise MissingContextError(f"job {job.name}: {error}") from None
+        return arguments
+
+    @property
+    def has_async_jobs(self) -> bool:
+        """Whether there are jobs for the event loop."""
+        return any(job.is_async for job in self._jobs.values())
+
+    @property
+    def has_thread_jobs(self) -> bool:
+        """Whether there are jobs for threads."""
+        return any(not job.is_async for job in self._jobs.values())
+
+    def find(self, name: str) -> AnyJob | None:
+        """The job of that name; None if there is none."""
+        return self._jobs.get(name)
+
+    def resolve(self, name: str) -> AnyJob:
         """The job of that name. Raises UnknownJobError if there is none."""
-        try:
-            return self._jobs[name]
-        except KeyError:
-            raise UnknownJobError(name) from None
+        job = self._jobs.get(name)
+        if job is None:
+            raise UnknownJobError(name)
+        return job
 
-    def report(self, name: str, error: BaseException) -> None:
+    def report(self, name: str, error: BaseException, delivery: Delivery | None = None) -> None:
         """Tells the error handler; an error of its own is logged, and goes no further."""
+        if self._error_handler is None:
+            extra: dict[str, Any] = {"job_name": name}
+            if delivery is not None:
+                extra.update(
+                    job_id=str(delivery.id), attempt=delivery.attempt, channel_name=delivery.channel_name,
+                    channel_args=delivery.channel_args,
+                )  # fmt: skip
+            logger.error("job %s failed: %s", name, error, exc_info=error, extra=extra)
+            return
         try:
             self._error_handler(name, error)
         except Exception:
@@ -69,27 +140,63 @@ class JobRegistry:
 
     def runner(
         self,
-        pool: psycopg_pool.AsyncConnectionPool[Any],
+        database: Database,
         *,
         min_concurrency: int = 16,
         max_concurrency: int = 32,
         channel_names: Sequence[str] | None = None,
+        groups: Sequence[ChannelGroup] | None = None,
         keep_alive: bool = True,
         lease: timedelta = timedelta(seconds=30),
         listen: bool = True,
+        listener_dsn: str | None = None,
         grace: timedelta = timedelta(seconds=25),
         worker: str | None = None,
     ) -> JobRunner:
         """A runner for these jobs, not started yet; see JobRunner for the arguments."""
         return JobRunner(
             self,
-            pool,
+            database,
             min_concurrency=min_concurrency,
             max_concurrency=max_concurrency,
             channel_names=channel_names,
+            groups=groups,
             keep_alive=keep_alive,
             lease=lease,
             listen=listen,
+            listener_dsn=listener_dsn,
             grace=grace,
             worker=worker,
+        )
+
+    def sync_runner(
+        self,
+        database: Database,
+        *,
+        min_concurrency: int = 16,
+        max_concurrency: int = 32,
+        channel_names: Sequence[str] | None = None,
+        groups: Sequence[ChannelGroup] | None = None,
+        keep_alive: bool = True,
+        lease: timedelta = timedelta(seconds=30),
+        listen: bool = True,
+        listener_dsn: str | None = None,
+        grace: timedelta = timedelta(seconds=25),
+        worker: str | None = None,
+    ) -> SyncJobRunner:
+        """A runner for programs without asyncio, not started yet; see JobRunner for the arguments."""
+        return SyncJobRunner(
+            lambda: self.runner(
+                database,
+                min_concurrency=min_concurrency,
+                max_concurrency=max_concurrency,
+                channel_names=channel_names,
+                groups=groups,
+                keep_alive=keep_alive,
+                lease=lease,
+                listen=listen,
+                listener_dsn=listener_dsn,
+                grace=grace,
+                worker=worker,
+            )
         )

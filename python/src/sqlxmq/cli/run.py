@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
-import psycopg_pool
 import typer
 
-from sqlxmq import JobRegistry
+from sqlxmq import ChannelGroup, JobRegistry, MissingContextError
 from sqlxmq.cli.app import Command, Settings, app
 from sqlxmq.cli.database import check_dsn, connect, dsn, find, search_path, with_search_path
 from sqlxmq.cli.durations import duration
@@ -38,6 +37,12 @@ def run(
     max_concurrency: Annotated[int | None, typer.Option("--max-concurrency", help="MAX alone. Default: 32.")] = None,
     channel: Annotated[
         list[str] | None, typer.Option("--channel", help="Run jobs of this channel name; can be repeated.")
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group", metavar="NAME[,NAME]…=MIN:MAX", help="Channels with a concurrency of their own; can be repeated."
+        ),
     ] = None,
     lease: Annotated[
         timedelta,
@@ -67,7 +72,12 @@ def run(
     """Run a worker, until SIGTERM or Ctrl-C; a second one hurries it."""
     is_child = end_with_parent()
     settings: Settings = context.obj
-    smallest, largest = _concurrency(concurrency, min_concurrency, max_concurrency)
+    if group:
+        if channel or concurrency or min_concurrency or max_concurrency:
+            raise Failure("--group goes with neither --channel nor a concurrency: it has both", WRONG_USAGE)
+        groups = [_group(one) for one in group]
+    else:
+        groups = [_channels(channel or None, *_concurrency(concurrency, min_concurrency, max_concurrency))]
     if no_listen and listener_database:
         raise Failure("--no-listen and --listener-database do not go together", WRONG_USAGE)
     if reload and importlib.util.find_spec("watchfiles") is None:
@@ -83,25 +93,40 @@ def run(
     registry = load_registry(target, settings)
     database, listener = _database_for_jobs(settings, listener_database)
     options: dict[str, Any] = {
-        "min_concurrency": smallest,
-        "max_concurrency": largest,
-        "channel_names": channel or None,
+        "groups": groups,
         "lease": lease,
         "grace": grace,
         "listen": not no_listen,
+        "listener_dsn": listener,
         "worker": worker,
     }
-    asyncio.run(_work(registry, database, listener, options))
+    asyncio.run(_work(registry, database, options))
+
+
+def _group(text: str) -> ChannelGroup:
+    names, _, both = text.rpartition("=")
+    return _channels(names.split(","), *_pair("--group", both))
+
+
+def _channels(names: list[str] | None, smallest: int, largest: int) -> ChannelGroup:
+    try:
+        return ChannelGroup(channel_names=names, min_concurrency=smallest, max_concurrency=largest)
+    except ValueError as error:
+        raise Failure(str(error), WRONG_USAGE) from None
+
+
+def _pair(option: str, text: str) -> tuple[int, int]:
+    parts = text.split(":")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise Failure(f"{option} is {text!r}, but it must be MIN:MAX, such as 16:32", WRONG_USAGE)
+    return int(parts[0]), int(parts[1])
 
 
 def _concurrency(both: str | None, smallest: int | None, largest: int | None) -> tuple[int, int]:
     if both is not None:
         if smallest is not None or largest is not None:
             raise Failure("give either --concurrency, or --min-concurrency and --max-concurrency", WRONG_USAGE)
-        parts = both.split(":")
-        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-            raise Failure(f"--concurrency is {both}, but it must be MIN:MAX, such as 16:32", WRONG_USAGE)
-        return int(parts[0]), int(parts[1])
+        return _pair("--concurrency", both)
     if smallest is None:
         smallest = 16 if largest is None else min(16, largest)
     return smallest, max(32, smallest) if largest is None else largest
@@ -117,15 +142,15 @@ def _database_for_jobs(settings: Settings, listener: str | None) -> tuple[str, s
     return with_search_path(dsn(settings), path), None if listener is None else with_search_path(listener, path)
 
 
-async def _work(registry: JobRegistry, database: str, listener: str | None, options: dict[str, Any]) -> None:
-    async with psycopg_pool.AsyncConnectionPool(
-        database, min_size=1, max_size=options["max_concurrency"], open=False
-    ) as pool:
-        try:
-            runner = registry.runner(pool, **options)
-        except ValueError as error:
-            raise Failure(str(error), WRONG_USAGE) from None
+async def _work(registry: JobRegistry, database: str, options: dict[str, Any]) -> None:
+    try:
+        runner = registry.runner(database, **options)
+    except ValueError as error:
+        raise Failure(str(error), WRONG_USAGE) from error
+    try:
         await runner.run()
+    except MissingContextError as error:
+        raise Failure(str(error), WRONG_USAGE) from error
 
 
 def _children(processes: int, worker: str | None) -> list[Sequence[str]]:

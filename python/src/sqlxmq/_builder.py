@@ -1,0 +1,168 @@
+"""A job on its way: everything about it can be set before it is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, overload
+from uuid import UUID
+
+from sqlxmq import _statements, _tracing
+from sqlxmq._errors import EncodingError
+from sqlxmq._options import JobOptions
+from sqlxmq._payload import to_json
+from sqlxmq._senders import AsyncSender, SyncSender, execute
+from sqlxmq._statements import Statement
+
+
+class JobBuilder:
+    """A job that is being made ready. Each set_… method returns the builder itself.
+
+    Use it for jobs of other applications, of which only the name is known; for your own,
+    `send_mail.builder()` and `send_mail.prepare(to="…")` give builders.
+
+    Attributes: name, and what the methods set; None where the database's default applies.
+    """
+
+    def __init__(self, name: str, id: UUID | None = None) -> None:
+        """
+        Args:
+            name: under which workers know the job.
+            id: the job's id, to send it once only; by default the database makes one.
+        """
+        self.name = name
+        self.id = id
+        self.channel_name: str | None = None
+        self.channel_args: str | None = None
+        self.delay: timedelta | None = None
+        self.retries: int | None = None
+        self.retry_backoff: timedelta | None = None
+        self.ordered: bool | None = None
+        self.priority: int | None = None
+        self.commit_interval: timedelta | None = None
+        self.when_dead: str | None = None
+        self.raw_json: str | None = None
+        self.raw_bytes: bytes | None = None
+        self.headers: dict[str, str] = {}
+
+    def set_channel_name(self, channel_name: str) -> JobBuilder:
+        """The channel's name, which workers subscribe to."""
+        self.channel_name = channel_name
+        return self
+
+    def set_channel_args(self, channel_args: str) -> JobBuilder:
+        """The channel's arguments: with the name, the unit of order and of fairness."""
+        self.channel_args = channel_args
+        return self
+
+    def set_delay(self, delay: timedelta) -> JobBuilder:
+        """How long the job waits before it is due."""
+        self.delay = delay
+        return self
+
+    def set_retries(self, retries: int) -> JobBuilder:
+        """Attempts after the first."""
+        self.retries = retries
+        return self
+
+    def set_retry_backoff(self, retry_backoff: timedelta) -> JobBuilder:
+        """Least lease of the first attempt, and wait after its failure; doubling with each."""
+        self.retry_backoff = retry_backoff
+        return self
+
+    def set_ordered(self, ordered: bool) -> JobBuilder:
+        """Whether the job runs in strict order with the other ordered jobs of its channel."""
+        self.ordered = ordered
+        return self
+
+    def set_priority(self, priority: int) -> JobBuilder:
+        """Smaller first, within the channel (-32768 to 32767)."""
+        self.priority = priority
+        return self
+
+    def set_commit_interval(self, commit_interval: timedelta | None) -> JobBuilder:
+        """For how long the job is only reserved, until commit() makes it real; None: it is real at once."""
+        self.commit_interval = commit_interval
+        return self
+
+    def set_when_dead(self, when_dead: str) -> JobBuilder:
+        """ "hold" or "pass": what an ordered job does to those behind it once it is dead."""
+        self.when_dead = when_dead
+        return self
+
+    def set_raw_json(self, raw_json: str) -> JobBuilder:
+        """The JSON payload, as text that the database will check."""
+        self.raw_json = raw_json
+        return self
+
+    def set_json(self, value: Any) -> JobBuilder:
+        """The JSON payload, from any value that @job could take as an argument.
+
+        Raises EncodingError if it cannot be written as JSON.
+        """
+        try:
+            self.raw_json = to_json(value)
+        except (TypeError, ValueError) as error:
+            raise EncodingError(
+                f"job {self.name}: the payload is {value!r:.200}, which JSON cannot hold: {error}"
+            ) from None
+        return self
+
+    def set_raw_bytes(self, raw_bytes: bytes) -> JobBuilder:
+        """The binary payload, beside the JSON or without it."""
+        self.raw_bytes = raw_bytes
+        return self
+
+    def set_headers(self, headers: Mapping[str, str]) -> JobBuilder:
+        """What travels beside the payload; workers find it as current_job.headers."""
+        self.headers = dict(headers)
+        return self
+
+    def set_options(self, options: JobOptions) -> JobBuilder:
+        """Sets what the options say; where they are silent, nothing changes."""
+        for name, value in vars(options).items():
+            if value is not None:
+                setattr(self, name, value)
+        return self
+
+    @overload
+    def spawn(self, sender: AsyncSender, /) -> Awaitable[UUID]: ...
+    @overload
+    def spawn(self, sender: SyncSender, /) -> UUID: ...
+    def spawn(self, sender: AsyncSender | SyncSender, /) -> Awaitable[UUID] | UUID:
+        """Sends the job, and returns its id; see Job.spawn."""
+        return execute(sender, _first_of(sending([self])))
+
+
+def sending(builders: Sequence[JobBuilder]) -> Statement[list[UUID]]:
+    """The statement that sends these jobs, each with the sender's trace beside its payload."""
+    headers = []
+    for builder in builders:
+        with _tracing.tracer.sending(builder) as carried:
+            together = {**carried, **builder.headers}
+        headers.append(json.dumps(together) if together else None)
+    return _statements.enqueue(builders, headers)
+
+
+def _first_of(statement: Statement[list[UUID]]) -> Statement[UUID]:
+    return Statement(statement.text, statement.parameters, lambda rows: statement.read(rows)[0])
+
+
+@overload
+def spawn_many(sender: AsyncSender, jobs: Iterable[JobBuilder]) -> Awaitable[list[UUID]]: ...
+@overload
+def spawn_many(sender: SyncSender, jobs: Iterable[JobBuilder]) -> list[UUID]: ...
+def spawn_many(sender: AsyncSender | SyncSender, jobs: Iterable[JobBuilder]) -> Awaitable[list[UUID]] | list[UUID]:
+    """Sends many jobs in one round trip, all or none: `spawn_many(connection, [send_mail.prepare(to=a) for a in …])`.
+
+    Args:
+        sender: what to send through, and in whose transaction: see Job.spawn.
+        jobs: builders, from Job.prepare, Job.builder or JobBuilder.
+
+    Returns:
+        The ids, in the order of the jobs. With something asynchronous, await the result.
+
+    Raises: as Job.spawn.
+    """
+    return execute(sender, sending(list(jobs)))

@@ -1,0 +1,182 @@
+"""The runner's own connections, which heal by themselves, and the pools that jobs use."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import psycopg
+import psycopg_pool
+from psycopg.conninfo import conninfo_to_dict
+
+Database: TypeAlias = "str | psycopg_pool.AsyncConnectionPool[Any] | psycopg_pool.ConnectionPool[Any]"
+
+# How long to wait after a failure of the database, in seconds: doubling, with jitter, so that a
+# fleet of workers does not come back in step.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 10.0
+
+# A server that is gone without a word is to be noticed within seconds, not after the many minutes of
+# TCP's own patience. What the connection string says goes first.
+PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+
+
+class Pauses:
+    """How long to wait after each failure in a row."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_PAUSE
+
+    def reset(self) -> None:
+        """Things work again."""
+        self._next = FIRST_PAUSE
+
+    def next(self) -> float:
+        """The time to wait now, in seconds."""
+        pause = self._next * random.uniform(0.5, 1.0)
+        self._next = min(self._next * 2, LONGEST_PAUSE)
+        return pause
+
+
+async def _resolved(given: Any) -> Any:
+    """A setting of a pool, which may be a function, and that an asynchronous one."""
+    if callable(given):
+        given = given()
+    if hasattr(given, "__await__"):
+        given = await given
+    return given
+
+
+class Source:
+    """Where connections come from: a connection string, or what a pool makes its own connections with."""
+
+    def __init__(self, database: Database, *, is_pooled: bool) -> None:
+        """
+        Args:
+            database: a connection string or an open pool.
+            is_pooled: whether a transaction pooler may be between, so that statements must not be prepared.
+
+        Raises TypeError if the database is something else.
+        """
+        if not isinstance(database, str | psycopg_pool.AsyncConnectionPool | psycopg_pool.ConnectionPool):
+            raise TypeError(
+                f"database is {database!r}, but it must be a connection string, an AsyncConnectionPool "
+                "or a ConnectionPool"
+            )
+        self._database = database
+        self._is_pooled = is_pooled
+        self._async_pool: psycopg_pool.AsyncConnectionPool[Any] | None = None
+        self._sync_pool: psycopg_pool.ConnectionPool[Any] | None = None
+
+    async def _settings(self, extra: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        conninfo, kwargs = self._database, {}
+        if not isinstance(conninfo, str):
+            kwargs = dict(await _resolved(conninfo.kwargs) or {})
+            conninfo = await _resolved(conninfo.conninfo) or ""
+        given = conninfo_to_dict(conninfo).keys() | kwargs.keys()
+        for name, value in PATIENCE.items():
+            if name not in given:
+                kwargs[name] = value
+        if self._is_pooled:
+            kwargs["prepare_threshold"] = None
+        return conninfo, {**kwargs, **extra}
+
+    async def connect(self, **extra: Any) -> psycopg.AsyncConnection[Any]:
+        """A connection in autocommit mode. Raises psycopg.Error."""
+        conninfo, kwargs = await self._settings(extra)
+        kind = psycopg.AsyncConnection
+        if isinstance(self._database, psycopg_pool.AsyncConnectionPool):
+            kind = self._database.connection_class
+        connection: psycopg.AsyncConnection[Any] = await kind.connect(conninfo, **{**kwargs, "autocommit": True})
+        connection.row_factory = psycopg.rows.tuple_row
+        return connection
+
+    def connect_in_thread(self, **extra: Any) -> psycopg.Connection[Any]:
+        """The same, for a thread without an event loop."""
+        conninfo, kwargs = asyncio.run(self._settings(extra))
+        kind = psycopg.Connection
+        if isinstance(self._database, psycopg_pool.ConnectionPool):
+            kind = self._database.connection_class
+        connection: psycopg.Connection[Any] = kind.connect(conninfo, **{**kwargs, "autocommit": True})
+        connection.row_factory = psycopg.rows.tuple_row
+        return connection
+
+    async def open_pools(self, size: int, *, for_async: bool, for_threads: bool) -> None:
+        """Opens what jobs need and was not given: pools of at most this size, without idle connections."""
+        conninfo, kwargs = await self._settings({})
+        if isinstance(self._database, psycopg_pool.AsyncConnectionPool):
+            self._async_pool = self._database
+        elif for_async:
+            self._async_pool = psycopg_pool.AsyncConnectionPool(
+                conninfo, kwargs=kwargs, min_size=0, max_size=size, open=False, name="sqlxmq jobs"
+            )
+            await self._async_pool.open()
+        if isinstance(self._database, psycopg_pool.ConnectionPool):
+            self._sync_pool = self._database
+        elif for_threads:
+            self._sync_pool = psycopg_pool.ConnectionPool(
+                conninfo, kwargs=kwargs, min_size=0, max_size=size, open=False, name="sqlxmq jobs"
+            )
+            self._sync_pool.open()
+
+    async def close_pools(self) -> None:
+        """Closes the pools that open_pools has opened."""
+        if self._async_pool is not None and self._async_pool is not self._database:
+            await self._async_pool.close()
+        if self._sync_pool is not None and self._sync_pool is not self._database:
+            # Waits for its own threads.
+            await asyncio.to_thread(self._sync_pool.close)
+
+    def async_pool(self) -> psycopg_pool.AsyncConnectionPool[Any]:
+        """The pool for async functions."""
+        assert self._async_pool is not None
+        return self._async_pool
+
+    def sync_pool(self) -> psycopg_pool.ConnectionPool[Any]:
+        """The pool for functions in threads."""
+        assert self._sync_pool is not None
+        return self._sync_pool
+
+
+class Link:
+    """A connection for short statements in transactions of their own, one at a time. After a failure
+    it is opened anew by the next statement."""
+
+    def __init__(self, connect: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]) -> None:
+        self._connect = connect
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._turn = asyncio.Lock()
+
+    async def fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Runs a statement and returns all of its rows. Raises psycopg.Error."""
+        async with self._turn:
+            if self._connection is None or self._connection.closed:
+                self._connection = await self._connect()
+            # Where preparing is switched off, asking for it would still do it.
+            prepare = None if self._connection.prepare_threshold is None else True
+            try:
+                cursor = await self._connection.execute(query, parameters, prepare=prepare)
+                return await cursor.fetchall()
+            except (psycopg.OperationalError, psycopg.InterfaceError, asyncio.CancelledError):
+                await self._drop()
+                raise
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        async with self._turn:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                await self._connection.close()
+            self._connection = None

@@ -1,0 +1,172 @@
+"""One delivery of a job: what running functions know of it, whichever way they run."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, cast
+from uuid import UUID
+
+from sqlxmq._errors import JobStopped
+from sqlxmq._options import seconds
+from sqlxmq._outcomes import Cancel, Fail, Outcome, Retry, Snooze
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+FindContext = Callable[[type[Any]], Any]
+
+
+class Delivery:
+    """One delivery of a job.
+
+    Attributes: id; name; attempt, the number of this delivery, which is the fence; attempts_allowed,
+    how many there can be; channel_name, channel_args; raw_json and raw_bytes, the payload as it was
+    sent (None: that part was not).
+    """
+
+    __slots__ = (
+        "_find_context",
+        "_raw_headers",
+        "_stopped",
+        "attempt",
+        "attempts_allowed",
+        "channel_args",
+        "channel_name",
+        "id",
+        "is_settled",
+        "name",
+        "raw_bytes",
+        "raw_json",
+        "stop_reason",
+    )
+
+    def __init__(
+        self,
+        find_context: FindContext,
+        id: UUID,
+        name: str,
+        raw_json: str | None,
+        raw_bytes: bytes | None,
+        attempt: int,
+        attempts_allowed: int,
+        channel_name: str,
+        channel_args: str,
+        raw_headers: str | None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.raw_json = raw_json
+        self.raw_bytes = raw_bytes
+        self.attempt = attempt
+        self.attempts_allowed = attempts_allowed
+        self.channel_name = channel_name
+        self.channel_args = channel_args
+        # Whether the function has completed the job itself: then there is nothing left to report.
+        self.is_settled = False
+        # Why the job is to stop, once it is: "lease lost", "cancelled", "time limit" or "worker ends".
+        self.stop_reason: str | None = None
+        self._raw_headers = raw_headers
+        self._find_context = find_context
+        self._stopped: threading.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.id} attempt {self.attempt}>"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What travelled beside the payload."""
+        return {} if self._raw_headers is None else cast(dict[str, str], json.loads(self._raw_headers))
+
+    def json(self) -> Any:
+        """The JSON payload, decoded; None if there is none."""
+        return None if self.raw_json is None else json.loads(self.raw_json)
+
+    def context(self, kind: type[C]) -> C:
+        """What the registry was given with set_context, by its type. Raises LookupError if nothing was."""
+        return cast(C, self._find_context(kind))
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the job is to stop: functions in threads look here now and then."""
+        return self.stop_reason is not None
+
+    def raise_if_stopped(self) -> None:
+        """Raises JobStopped, naming the reason, if the job is to stop."""
+        if self.stop_reason is not None:
+            raise JobStopped(f"job {self.id} is to stop: {self.stop_reason}")
+
+    def wait_until_stopped(self, timeout: timedelta | float) -> bool:
+        """Sleeps, but not longer than until the job is to stop; for functions in threads.
+
+        Args:
+            timeout: a timedelta, or seconds.
+
+        Returns:
+            Whether the job is to stop.
+        """
+        if self._stopped is None:
+            self._stopped = threading.Event()
+        if self.stop_reason is not None:
+            return True
+        limit = seconds(timeout)
+        assert limit is not None
+        return self._stopped.wait(limit.total_seconds())
+
+    def _stop(self, reason: str) -> None:
+        # From any thread. The reason comes first: wait_until_stopped looks at it after making its event.
+        self.stop_reason = self.stop_reason or reason
+        if self._stopped is not None:
+            self._stopped.set()
+
+
+class BatchItem(Delivery, Generic[T]):
+    """One job of a batch. Without a word, it is completed when the function returns, and failed when the
+    function raises.
+
+    Attributes: those of CurrentJob; payload, decoded; outcome, what was said of this item.
+    """
+
+    __slots__ = ("outcome", "payload")
+
+    payload: T
+    outcome: Outcome | BaseException | None
+
+    def fail(self, error: BaseException | str = "") -> None:
+        """The attempt failed with this error: the job is retried after its backoff, while attempts are left."""
+        self.outcome = Retry(error) if isinstance(error, str) else error
+
+    def fail_for_good(self, reason: str = "") -> None:
+        """The job is dead, whatever attempts are left."""
+        self.outcome = Fail(reason)
+
+    def retry(self, reason: str = "", *, in_: timedelta | float | None = None) -> None:
+        """The attempt failed; in_: how long until the next, a timedelta or seconds (None: the job's backoff)."""
+        self.outcome = Retry(reason, in_=in_)
+
+    def snooze(self, in_: timedelta | float) -> None:
+        """The job is to run later, and this attempt does not count; in_: a timedelta or seconds."""
+        self.outcome = Snooze(in_)
+
+    def cancel(self, reason: str = "") -> None:
+        """The job is not wanted any more, and removed."""
+        self.outcome = Cancel(reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Progress to be saved with a job: the next attempt, if there is one, starts from it.
+
+    Attributes: duration, keeps the job alive for at least so long from now; json_payload, replaces the
+    JSON payload (None: leave it); raw_json, the same as text; raw_bytes, replaces the binary payload
+    (None: leave it); extra_retries, attempts to add.
+    """
+
+    duration: timedelta = timedelta(0)
+    json_payload: Any = None
+    raw_json: str | None = None
+    raw_bytes: bytes | None = None
+    extra_retries: int = 0

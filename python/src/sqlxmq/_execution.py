@@ -1,0 +1,332 @@
+"""Runs the functions of claimed jobs, and says how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sqlxmq import _tracing
+from sqlxmq._async.current_job import Batch, CurrentJob
+from sqlxmq._connections import Source
+from sqlxmq._delivery import BatchItem, Delivery
+from sqlxmq._errors import JobStopped, LeaseLost, TimeLimitExceeded, UnknownJobError
+from sqlxmq._job import AnyJob, BatchJob, Job
+from sqlxmq._outcomes import Cancel, Fail, Outcome, Retry, Snooze
+from sqlxmq._reporter import Failure, Key, Release, Reporter
+from sqlxmq._sync.current_job import SyncBatch, SyncCurrentJob
+from sqlxmq._threads import Threads
+
+if TYPE_CHECKING:
+    from sqlxmq._registry import JobRegistry
+
+logger = logging.getLogger("sqlxmq")
+
+
+class Call:
+    """A function that is running for one job, or for a batch of them."""
+
+    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task")
+
+    def __init__(
+        self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
+    ) -> None:
+        self.job = job
+        self.deliveries = deliveries
+        self.lease = lease
+        self.on_end = on_end
+        self.is_over_time = False
+        self.started_at = 0.0
+        self.task: asyncio.Task[None] | None = None
+
+
+def text_of(error: BaseException) -> str:
+    """An error with its traceback, as PostgreSQL's text can hold it."""
+    text = "".join(traceback.format_exception(error))
+    # Neither NUL nor half a surrogate pair.
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Executor:
+    """Runs jobs and reports how they ended.
+
+    A delivery is in hand from its claim until it is reported: so long its lease is kept alive.
+    """
+
+    def __init__(
+        self, registry: JobRegistry, source: Source, reporter: Reporter, lease: timedelta, hurry: Callable[[], None]
+    ) -> None:
+        """
+        Args:
+            registry: the jobs and their context.
+            source: the pools that jobs use.
+            reporter: whom to report to.
+            lease: the runner's.
+            hurry: called when a job wants a longer lease than that.
+        """
+        self._registry = registry
+        self._reporter = reporter
+        self._lease = lease
+        self._hurry = hurry
+        self._observers = list(registry.observers)
+        self._async_pool = source.async_pool
+        self._sync_pool = source.sync_pool
+        self._context = registry.arguments_from_context()
+        self._threads = Threads()
+        self._loop = asyncio.get_running_loop()
+        self._in_hand: dict[Key, Call] = {}
+        self._calls: set[Call] = set()
+        self.number_running = 0
+
+    @property
+    def unreported(self) -> int:
+        """How many jobs have ended and are not reported yet."""
+        return len(self._in_hand) - self.number_running
+
+    # Starting
+
+    def start(self, rows: Iterable[Sequence[Any]], on_end: Callable[[int], None]) -> int:
+        """Starts the jobs of these rows: id, name, payloads, attempt, attempts_allowed, channel name and
+        arguments, headers. Calls on_end with the number of jobs of each call that has ended.
+
+        Returns how many have been started.
+        """
+        started = 0
+        batches: dict[BatchJob[Any, Any], list[Sequence[Any]]] = {}
+        for row in rows:
+            job = self._registry.find(row[1])
+            if job is None:
+                self._refuse(row)
+            elif isinstance(job, BatchJob):
+                batches.setdefault(job, []).append(row)
+            else:
+                started += 1
+                self._start_single(job, row, on_end)
+        for batch_job, batch_rows in batches.items():
+            for first in range(0, len(batch_rows), batch_job.batch):
+                started += self._start_batch(batch_job, batch_rows[first : first + batch_job.batch], on_end)
+        return started
+
+    def _refuse(self, row: Sequence[Any]) -> None:
+        error = UnknownJobError(row[1])
+        self._tell_error_handler(row[1], error)
+        self._reporter.fail(Failure((row[0], row[4]), text_of(error), None, False))
+
+    def _start_single(self, job: Any, row: Sequence[Any], on_end: Callable[[int], None]) -> None:
+        current: CurrentJob | SyncCurrentJob
+        if job.is_async:
+            current = CurrentJob(self._registry.context, *row[:9])
+            current._find_pool = self._async_pool
+        else:
+            current = SyncCurrentJob(self._registry.context, *row[:9])
+            current._find_pool = self._sync_pool
+        self._begin(Call(job, (current,), job.lease or self._lease, on_end), current)
+
+    def _start_batch(
+        self, job: BatchJob[Any, Any], rows: Sequence[Sequence[Any]], on_end: Callable[[int], None]
+    ) -> int:
+        batch: Batch[Any] | SyncBatch[Any]
+        if job.is_async:
+            batch = Batch()
+            batch._find_pool = self._async_pool
+        else:
+            batch = SyncBatch()
+            batch._find_pool = self._sync_pool
+        for row in rows:
+            item: BatchItem[Any] = BatchItem(self._registry.context, *row[:9])
+            item.outcome = None
+            try:
+                item.payload = job.decode(item.raw_json)
+            except Exception as error:
+                # One bad payload spoils no other.
+                self._tell_error_handler(item.name, error)
+                self._reporter.fail(Failure((item.id, item.attempt), text_of(error), None, False))
+            else:
+                batch.append(item)
+        if batch:
+            self._begin(Call(job, batch, job.lease or self._lease, on_end), batch)
+        return len(batch)
+
+    def _begin(self, call: Call, current: Any) -> None:
+        self.number_running += len(call.deliveries)
+        self._calls.add(call)
+        for delivery in call.deliveries:
+            self._in_hand[delivery.id, delivery.attempt] = call
+            for observer in self._observers:
+                observer.started(delivery)
+        if call.lease > self._lease:
+            self._hurry()
+        call.task = self._loop.create_task(self._run(call, current))
+
+    # Running
+
+    async def _run(self, call: Call, current: Any) -> None:
+        call.started_at = time.perf_counter()
+        timer = None
+        if call.job.time_limit is not None:
+            timer = self._loop.call_later(call.job.time_limit.total_seconds(), self._time_is_over, call)
+        ended: BaseException | None = None
+        try:
+            result = await self._called(call.job, current)
+            if isinstance(result, Outcome):
+                ended = result
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            ended = error
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._calls.discard(call)
+            self.number_running -= len(call.deliveries)
+        for delivery in call.deliveries:
+            self._settle(call, delivery, ended)
+        call.on_end(len(call.deliveries))
+
+    async def _called(self, job: AnyJob, current: Any) -> Any:
+        kwargs: dict[str, Any] = {}
+        args: tuple[Any, ...] = (current,)
+        if isinstance(job, Job):
+            kwargs = job.arguments(current.raw_json)
+            if not job.takes_current_job:
+                args = ()
+        if job.context_parameters:
+            kwargs.update(self._context[job.name])
+        if job.is_async:
+            with _tracing.tracer.running(current):
+                return await job.function(*args, **kwargs)
+        return await self._threads.run(partial(_traced, current, partial(job.function, *args, **kwargs)))
+
+    def _time_is_over(self, call: Call) -> None:
+        # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
+        call.is_over_time = True
+        self._stop(call, call.deliveries, "time limit")
+
+    # Ending
+
+    def _settle(self, call: Call, delivery: Delivery, ended: BaseException | None) -> None:
+        if isinstance(delivery, BatchItem) and delivery.outcome is not None:
+            ended = delivery.outcome
+        outcome = self._outcome(call, delivery, (delivery.id, delivery.attempt), ended)
+        for observer in self._observers:
+            observer.ended(delivery, outcome, time.perf_counter() - call.started_at)
+
+    def _outcome(self, call: Call, delivery: Delivery, key: Key, ended: BaseException | None) -> str:
+        """Reports how a job ended, and names it."""
+        match ended:
+            case None | Cancel():
+                if delivery.is_settled:
+                    self.reported([key])
+                else:
+                    self._reporter.complete(key)
+                return "completed" if ended is None else "cancelled"
+            case Snooze():
+                self._reporter.release(Release(key, ended.in_))
+                return "snoozed"
+            case Retry():
+                self._reporter.fail(Failure(key, _reason(ended), ended.in_, False))
+                return "retried"
+            case Fail():
+                self._tell_error_handler(delivery.name, ended, delivery)
+                self._reporter.fail(Failure(key, _reason(ended), None, True))
+                return "failed"
+            case LeaseLost() if ended.id == delivery.id:
+                # Somebody else has the job: there is nothing to report, nobody to give it back to.
+                self._tell_error_handler(delivery.name, ended, delivery)
+                self.reported([key])
+                return "lost"
+            case asyncio.CancelledError() | JobStopped() if delivery.stop_reason is not None:
+                return self._outcome_of_stopped(call, delivery, key, ended)
+        self._fail(delivery, key, ended)
+        return "failed"
+
+    def _outcome_of_stopped(self, call: Call, delivery: Delivery, key: Key, ended: BaseException) -> str:
+        match delivery.stop_reason:
+            case "lease lost":
+                self.reported([key])
+                return "lost"
+            case "worker ends":
+                self._reporter.release(Release(key, timedelta(0)))
+                return "released"
+            case "time limit":
+                error = TimeLimitExceeded(f"the job took longer than its time limit, {call.job.time_limit}")
+                error.__cause__ = ended
+                self._fail(delivery, key, error)
+                return "failed"
+        # Cancelled: reported as failed, it is let go of, and removed.
+        self._reporter.fail(Failure(key, "cancelled", None, False))
+        return "cancelled"
+
+    def _fail(self, delivery: Delivery, key: Key, error: BaseException) -> None:
+        self._tell_error_handler(delivery.name, error, delivery)
+        self._reporter.fail(Failure(key, text_of(error), None, False))
+
+    def _tell_error_handler(self, name: str, error: BaseException, delivery: Delivery | None = None) -> None:
+        self._registry.report(name, error, delivery)
+
+    def reported(self, keys: Iterable[Key]) -> None:
+        """These are off the runner's hands."""
+        for key in keys:
+            self._in_hand.pop(key, None)
+
+    # Leases
+
+    def leases(self) -> dict[Key, timedelta]:
+        """The leases of all that is in hand. Can be called from any thread."""
+        return {key: call.lease for key, call in list(self._in_hand.items()) if not call.is_over_time}
+
+    def tell(self, key: Key, reason: str) -> None:
+        """A job is to stop. Can be called from any thread."""
+        call = self._in_hand.get(key)
+        if call is None:
+            return
+        for delivery in call.deliveries:
+            if (delivery.id, delivery.attempt) == key and not delivery.is_settled and delivery.stop_reason is None:
+                logger.warning(
+                    "job %s is told to stop: %s", delivery.id, reason,
+                    extra={"job_id": str(delivery.id), "job_name": delivery.name, "attempt": delivery.attempt},
+                )  # fmt: skip
+                self._stop(call, [delivery], reason)
+
+    def _stop(self, call: Call, deliveries: Iterable[Delivery], reason: str) -> None:
+        for delivery in deliveries:
+            delivery._stop(reason)
+        # A batch goes on while any of its items is wanted.
+        if call.job.is_async and all(delivery.is_stopping for delivery in call.deliveries):
+            task = call.task
+            if task is not None:
+                self._loop.call_soon_threadsafe(task.cancel)
+
+    # Stopping
+
+    async def wait(self, timeout: float | None) -> None:
+        """Waits until nothing runs, but not longer than so many seconds."""
+        tasks = [call.task for call in self._calls if call.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    def stop_all(self) -> None:
+        """Tells all that runs that the worker ends."""
+        for call in self._calls:
+            self._stop(call, call.deliveries, "worker ends")
+
+    def abandon(self) -> list[Delivery]:
+        """Lets go of what does not stop; its leases run out."""
+        left = [delivery for call in self._calls for delivery in call.deliveries]
+        self.reported((delivery.id, delivery.attempt) for delivery in left)
+        self._threads.close()
+        return left
+
+
+def _reason(ended: Outcome) -> str:
+    if ended.__cause__ is not None:
+        return text_of(ended)
+    return ended.reason or type(ended).__name__
+
+
+def _traced(current: Any, function: Callable[[], Any]) -> Any:
+    with _tracing.tracer.running(current):
+        return function()

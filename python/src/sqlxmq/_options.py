@@ -1,0 +1,47 @@
+"""How a job is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from uuid import UUID
+
+from typing_extensions import Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """How a job is sent: the arguments of mq_enqueue. What is None is left to the next in line: the call,
+    then the decorator, then its proto, and in the end the database's defaults.
+
+    Attributes: channel_name, channel_args, the channel, unit of fairness and of order; delay, how long
+    the job waits before it is due; retries, attempts after the first; retry_backoff, least lease of
+    the first attempt and wait after its failure, doubling with each; ordered, whether it runs in strict
+    order with the other ordered jobs of its channel; priority, smaller first, within the channel (-32768
+    to 32767); commit_interval, for how long the job is only reserved, until commit() makes it real;
+    when_dead, "hold" or "pass", what an ordered job does to those behind it once it is dead; id, the
+    job's id, to send it once only.
+    """
+
+    channel_name: str | None = None
+    channel_args: str | None = None
+    delay: timedelta | None = None
+    retries: int | None = None
+    retry_backoff: timedelta | None = None
+    ordered: bool | None = None
+    priority: int | None = None
+    commit_interval: timedelta | None = None
+    when_dead: str | None = None
+    id: UUID | None = None
+
+    def over(self, other: JobOptions) -> Self:
+        """These options, and the other's where these are silent."""
+        return replace(
+            self,
+            **{field.name: getattr(other, field.name) for field in fields(self) if getattr(self, field.name) is None},
+        )
+
+
+def seconds(duration: timedelta | float | None) -> timedelta | None:
+    """A duration that may be given in seconds."""
+    return timedelta(seconds=duration) if isinstance(duration, int | float) else duration

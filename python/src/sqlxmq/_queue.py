@@ -1,0 +1,106 @@
+"""Operations on the queue, through whatever connection is open."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import overload
+from uuid import UUID
+
+from sqlxmq import _statements
+from sqlxmq._errors import sqlstate_of
+from sqlxmq._senders import AsyncSender, SyncSender, execute
+
+# Each takes what Job.spawn takes, and is part of the transaction that is open there. With something
+# asynchronous, await the result.
+
+
+@overload
+def commit(sender: AsyncSender, ids: Iterable[UUID | str]) -> Awaitable[list[UUID]]: ...
+@overload
+def commit(sender: SyncSender, ids: Iterable[UUID | str]) -> list[UUID]: ...
+def commit(sender: AsyncSender | SyncSender, ids: Iterable[UUID | str]) -> Awaitable[list[UUID]] | list[UUID]:
+    """Second phase of a two-phase send: makes jobs real that were sent with a commit_interval.
+
+    Returns the ids that were reserved and are committed now.
+    """
+    return execute(sender, _statements.commit(ids))
+
+
+@overload
+def clear(sender: AsyncSender, channel_names: Sequence[str]) -> Awaitable[None]: ...
+@overload
+def clear(sender: SyncSender, channel_names: Sequence[str]) -> None: ...
+def clear(sender: AsyncSender | SyncSender, channel_names: Sequence[str]) -> Awaitable[None] | None:
+    """Removes all jobs of these channel names.
+
+    Raises TypeError if channel_names is a text instead of a list of texts.
+    """
+    if isinstance(channel_names, str):
+        raise TypeError(f"channel_names is {channel_names!r}, but it must be a list of names")
+    return execute(sender, _statements.clear(channel_names))
+
+
+@overload
+def clear_all(sender: AsyncSender) -> Awaitable[None]: ...
+@overload
+def clear_all(sender: SyncSender) -> None: ...
+def clear_all(sender: AsyncSender | SyncSender) -> Awaitable[None] | None:
+    """Removes all jobs."""
+    return execute(sender, _statements.clear_all())
+
+
+@overload
+def exists(sender: AsyncSender, id: UUID | str) -> Awaitable[bool]: ...
+@overload
+def exists(sender: SyncSender, id: UUID | str) -> bool: ...
+def exists(sender: AsyncSender | SyncSender, id: UUID | str) -> Awaitable[bool] | bool:
+    """Whether a job is in the queue, in whatever state."""
+    return execute(sender, _statements.exists(id))
+
+
+@overload
+def cancel(sender: AsyncSender, ids: Iterable[UUID | str]) -> Awaitable[Mapping[UUID, str]]: ...
+@overload
+def cancel(sender: SyncSender, ids: Iterable[UUID | str]) -> Mapping[UUID, str]: ...
+def cancel(
+    sender: AsyncSender | SyncSender, ids: Iterable[UUID | str]
+) -> Awaitable[Mapping[UUID, str]] | Mapping[UUID, str]:
+    """Cancels jobs: removes those that wait, tells the holders of those that run.
+
+    Returns, for each that is in the queue, "removed" or "requested".
+    """
+    return execute(sender, _statements.cancel(ids))
+
+
+@overload
+def retry(
+    sender: AsyncSender, ids: Iterable[UUID | str], *, retries: int = 0, delay: timedelta = timedelta(0)
+) -> Awaitable[list[UUID]]: ...
+@overload
+def retry(
+    sender: SyncSender, ids: Iterable[UUID | str], *, retries: int = 0, delay: timedelta = timedelta(0)
+) -> list[UUID]: ...
+def retry(
+    sender: AsyncSender | SyncSender,
+    ids: Iterable[UUID | str],
+    *,
+    retries: int = 0,
+    delay: timedelta = timedelta(0),
+) -> Awaitable[list[UUID]] | list[UUID]:
+    """Gives dead jobs another try.
+
+    Args:
+        ids: the jobs; those that are not dead are passed over.
+        retries: attempts after the first new one.
+        delay: how long until they are due.
+
+    Returns the ids that were dead.
+    """
+    return execute(sender, _statements.retry(ids, retries, delay))
+
+
+def should_retry(error: BaseException) -> bool:
+    """Whether a transaction that failed with this error, from whatever driver, can succeed when it is
+    tried again: serialization failures (40001) and deadlocks (40P01)."""
+    return sqlstate_of(error) in ("40001", "40P01")

@@ -1,0 +1,164 @@
+"""Reports how jobs ended: whatever has gathered while the last report was under way goes into the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+from uuid import UUID
+
+import psycopg
+
+from sqlxmq._connections import Link, Pauses
+
+logger = logging.getLogger("sqlxmq")
+T = TypeVar("T")
+
+# A delivery: the job's id and the attempt.
+Key: TypeAlias = tuple[UUID, int]
+
+# Each returns the ids of those that were reported too late: usually none.
+COMPLETE = """
+    SELECT late.id FROM unnest(%s::uuid[]) AS late (id)
+    WHERE late.id NOT IN (SELECT mq_complete(%s::uuid[], %s::integer[]))
+"""
+FAIL = """
+    SELECT late.id FROM unnest(%s::uuid[]) AS late (id)
+    WHERE late.id NOT IN (
+        SELECT msg_id FROM mq_fail(%s::uuid[], %s::integer[], %s::text[], %s::interval[], %s::boolean[]))
+"""
+RELEASE = """
+    SELECT late.id FROM unnest(%s::uuid[]) AS late (id)
+    WHERE late.id NOT IN (SELECT mq_release(%s::uuid[], %s::integer[], %s))
+"""
+
+
+class Failure(NamedTuple):
+    """An attempt that failed: its error as text, how long until the next, whether it was the last."""
+
+    key: Key
+    error: str
+    retry_in: timedelta | None
+    is_final: bool
+
+
+class Release(NamedTuple):
+    """A delivery that is given back: how long until the job is due again."""
+
+    key: Key
+    due_in: timedelta
+
+
+class Reporter:
+    """Reports outcomes to the database, in few statements, without letting a lone one wait."""
+
+    def __init__(self, link: Link, on_reported: Callable[[Iterable[Key]], None]) -> None:
+        """
+        Args:
+            link: the connection for reports.
+            on_reported: called with deliveries that are off the runner's hands.
+        """
+        self._link = link
+        self._on_reported = on_reported
+        self._completed: list[Key] = []
+        self._failed: list[Failure] = []
+        self._released: list[Release] = []
+        self._something = asyncio.Event()
+        self._closed = False
+
+    def complete(self, key: Key) -> None:
+        """The job is done."""
+        self._completed.append(key)
+        self._something.set()
+
+    def fail(self, failure: Failure) -> None:
+        """The attempt failed."""
+        self._failed.append(failure)
+        self._something.set()
+
+    def release(self, release: Release) -> None:
+        """The job is given back, and the attempt does not count."""
+        self._released.append(release)
+        self._something.set()
+
+    def close(self) -> None:
+        """Lets report_for_ever end once everything is reported."""
+        self._closed = True
+        self._something.set()
+
+    async def report_for_ever(self) -> None:
+        """Reports until closed."""
+        while not self._closed or self._completed or self._failed or self._released:
+            await self._something.wait()
+            self._something.clear()
+            completed, self._completed = self._completed, []
+            failed, self._failed = self._failed, []
+            released, self._released = self._released, []
+            await self._report(self._report_completed, completed)
+            await self._report(self._report_failed, failed)
+            for due_in in {one.due_in for one in released}:
+                await self._report(self._report_released, [one for one in released if one.due_in == due_in])
+            self._on_reported(completed)
+            self._on_reported(one.key for one in failed)
+            self._on_reported(one.key for one in released)
+            if self._closed:
+                self._something.set()
+
+    async def _report(self, report: Callable[[list[T]], Awaitable[None]], batch: list[T]) -> None:
+        """Sends a report: again and again while the database is out of reach, since the fence makes
+        a repetition harmless; one by one if it is refused, so that one bad item spoils no other."""
+        if not batch:
+            return
+        pauses = Pauses()
+        tries_at_the_end = 0
+        while True:
+            try:
+                await report(batch)
+                return
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                tries_at_the_end += self._closed
+                if tries_at_the_end > 5:
+                    logger.error("a report was given up; its jobs will run again: %s", error)
+                    return
+                pause = pauses.next()
+                logger.warning("a report failed, next try in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause)
+            except Exception as error:
+                if len(batch) == 1:
+                    logger.exception("a report was refused; its job will run again: %s", error)
+                    return
+                for one in batch:
+                    await self._report(report, [one])
+                return
+
+    async def _report_completed(self, batch: list[Key]) -> None:
+        ids, attempts = _columns(batch)
+        self._warn_of_late_ones("was finished", await self._link.fetch(COMPLETE, (ids, ids, attempts)))
+
+    async def _report_failed(self, batch: list[Failure]) -> None:
+        ids, attempts = _columns([one.key for one in batch])
+        late = await self._link.fetch(
+            FAIL,
+            (
+                ids, ids, attempts, [one.error for one in batch], [one.retry_in for one in batch],
+                [one.is_final for one in batch],
+            ),
+        )  # fmt: skip
+        self._warn_of_late_ones("failed", late)
+
+    async def _report_released(self, batch: list[Release]) -> None:
+        ids, attempts = _columns([one.key for one in batch])
+        self._warn_of_late_ones(
+            "was given back", await self._link.fetch(RELEASE, (ids, ids, attempts, batch[0].due_in))
+        )
+
+    def _warn_of_late_ones(self, what: str, late: list[tuple[Any, ...]]) -> None:
+        for (id,) in late:
+            logger.warning("job %s %s too late: its lease was lost", id, what, extra={"job_id": str(id)})
+
+
+def _columns(keys: Sequence[Key]) -> tuple[str, list[int]]:
+    # As text: one pass here, where a list of UUIDs would be looked at one by one.
+    return "{" + ",".join([str(id) for id, _ in keys]) + "}", [attempt for _, attempt in keys]

@@ -1,0 +1,166 @@
+"""Every statement that the package sends on behalf of an application, independent of the driver.
+
+Placeholders are $1, $2 … in their order, each used once, so that every driver's own form can be made
+of them by counting. Values are what all drivers can send: text, numbers, booleans, bytes, timedelta,
+None, and lists of these; whatever needs a type gets it by a cast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import UUID
+
+from sqlxmq._errors import LeaseLost
+
+if TYPE_CHECKING:
+    from sqlxmq._builder import JobBuilder
+
+T = TypeVar("T")
+Rows = Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Statement(Generic[T]):
+    """A statement and what to make of its rows.
+
+    Attributes: text; parameters; read, which turns all rows into the result; fence, the id and the
+    attempt whose loss the database may report, which is then raised as LeaseLost.
+    """
+
+    text: str
+    parameters: Sequence[Any]
+    read: Callable[[Rows], T]
+    fence: tuple[UUID, int] | None = None
+
+
+def _nothing(rows: Rows) -> None:
+    return None
+
+
+def _ids(rows: Rows) -> list[UUID]:
+    # Drivers without a type for uuid return text, others a class of their own.
+    return [UUID(str(row[0])) for row in rows]
+
+
+def _texts(ids: Iterable[UUID | str]) -> list[str]:
+    return [str(UUID(str(id))) for id in ids]
+
+
+# The arguments of mq_enqueue_many, and the builder's attribute that fills each. What no message of a
+# call sets is left to the database's default.
+_SENT: tuple[tuple[str, str, str], ...] = (
+    ("payloads", "text", "raw_json"),
+    ("channel_names", "text", "channel_name"),
+    ("channel_args", "text", "channel_args"),
+    ("delays", "interval", "delay"),
+    ("retries", "integer", "retries"),
+    ("retry_backoffs", "interval", "retry_backoff"),
+    ("ordered", "boolean", "ordered"),
+    ("priorities", "integer", "priority"),
+    ("commit_intervals", "interval", "commit_interval"),
+    ("payloads_bytes", "bytea", "raw_bytes"),
+    ("when_dead", "text", "when_dead"),
+)
+
+
+def enqueue(builders: Sequence[JobBuilder], headers: Sequence[str | None]) -> Statement[list[UUID]]:
+    """Sends jobs, all or none; their ids, in the same order."""
+    parameters: list[Any] = [[builder.name for builder in builders]]
+    arguments = ["$1::text[]"]
+
+    def add(argument: str, type: str, values: list[Any]) -> None:
+        if any(value is not None for value in values):
+            parameters.append(values)
+            arguments.append(f"{argument} => ${len(parameters)}::{type}[]")
+
+    for argument, type, attribute in _SENT:
+        add(argument, type, [getattr(builder, attribute) for builder in builders])
+    add("ids", "uuid", [None if builder.id is None else str(builder.id) for builder in builders])
+    add("headers", "text", list(headers))
+    return Statement(f"SELECT mq_enqueue_many({', '.join(arguments)})", parameters, _ids)
+
+
+def commit(ids: Iterable[UUID | str]) -> Statement[list[UUID]]:
+    """Makes reserved jobs real; the ids that were reserved."""
+    return Statement("SELECT mq_commit($1::uuid[])", [_texts(ids)], _ids)
+
+
+def clear(channel_names: Sequence[str]) -> Statement[None]:
+    """Removes all jobs of these channel names."""
+    return Statement("SELECT 1 FROM mq_clear($1::text[])", [list(channel_names)], _nothing)
+
+
+def clear_all() -> Statement[None]:
+    """Removes all jobs."""
+    return Statement("SELECT 1 FROM mq_clear_all()", [], _nothing)
+
+
+def exists(id: UUID | str) -> Statement[bool]:
+    """Whether the job is in the queue."""
+    return Statement("SELECT 1 FROM mq_msgs WHERE id = $1::text::uuid", [str(UUID(str(id)))], bool)
+
+
+def cancel(ids: Iterable[UUID | str]) -> Statement[Mapping[UUID, str]]:
+    """Cancels jobs; what became of each that is in the queue."""
+    return Statement(
+        "SELECT msg_id, outcome FROM mq_cancel($1::uuid[])",
+        [_texts(ids)],
+        lambda rows: {UUID(str(id)): outcome for id, outcome in rows},
+    )
+
+
+def retry(ids: Iterable[UUID | str], retries: int, delay: timedelta) -> Statement[list[UUID]]:
+    """Gives dead jobs another try; the ids that were dead."""
+    return Statement("SELECT mq_retry($1::uuid[], $2::integer, $3::interval)", [_texts(ids), retries, delay], _ids)
+
+
+def complete(id: UUID, attempt: int) -> Statement[None]:
+    """Completes a running job."""
+    return Statement(
+        "SELECT 1 FROM mq_complete($1::text::uuid, $2::integer)", [str(id), attempt], _nothing, (id, attempt)
+    )
+
+
+def complete_many(keys: Sequence[tuple[UUID, int]]) -> Statement[None]:
+    """Completes running jobs, all or none."""
+
+    def all_were_held(rows: Rows) -> None:
+        held = set(_ids(rows))
+        for id, attempt in keys:
+            if id not in held:
+                raise LeaseLost(id, attempt)
+
+    return Statement(
+        "SELECT mq_complete($1::uuid[], $2::integer[])",
+        [[str(id) for id, _ in keys], [attempt for _, attempt in keys]],
+        all_were_held,
+    )
+
+
+def checkpoint(
+    id: UUID, attempt: int, duration: timedelta, raw_json: str | None, raw_bytes: bytes | None, extra_retries: int
+) -> Statement[None]:
+    """Keeps a running job alive and replaces its payload."""
+    return Statement(
+        "SELECT 1 FROM mq_checkpoint($1::text::uuid, $2::interval, $3::text, $4::bytea, $5::integer, $6::integer)",
+        [str(id), duration, raw_json, raw_bytes, extra_retries, attempt],
+        _nothing,
+        (id, attempt),
+    )
+
+
+def keep_alive(id: UUID, attempt: int, duration: timedelta) -> Statement[None]:
+    """Pushes a running job's lease."""
+
+    def is_held(rows: Rows) -> None:
+        if not rows or not rows[0][0]:
+            raise LeaseLost(id, attempt)
+
+    return Statement(
+        "SELECT is_held FROM mq_keep_alive($1::uuid[], $2::interval, $3::integer[])",
+        [[str(id)], duration, [attempt]],
+        is_held,
+    )

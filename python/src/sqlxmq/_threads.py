@@ -1,0 +1,69 @@
+"""Threads for functions that are not async."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Threads:
+    """Runs functions in threads, as many at a time as there are calls; idle threads are used again.
+
+    They are daemons: a function that does not end must not keep the process from ending, as it would
+    in a concurrent.futures.ThreadPoolExecutor.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._threads = 0
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Calls a function in a thread, in a copy of the caller's context, and returns what it returns."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def finish(set_it: Callable[[Any], None], value: Any) -> None:
+            if not future.done():
+                set_it(value)
+
+        def call() -> None:
+            try:
+                result = context.run(function)
+            except BaseException as error:
+                # A future refuses this one; in an async function, too, it would become a RuntimeError.
+                if isinstance(error, StopIteration):
+                    error = RuntimeError(f"the function raised {error!r}")
+                outcome: tuple[Callable[[Any], None], Any] = (future.set_exception, error)
+            else:
+                outcome = (future.set_result, result)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(finish, *outcome)
+
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+            else:
+                self._threads += 1
+                threading.Thread(target=self._work, name=f"sqlxmq job {self._threads}", daemon=True).start()
+        self._calls.put(call)
+        return await future
+
+    def close(self) -> None:
+        """Lets idle threads end; those at work end after their call."""
+        for _ in range(self._threads):
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+            with self._lock:
+                self._idle += 1
