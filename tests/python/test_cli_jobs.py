@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from tests.python.cli import answer, at_terminal, call, error, output, parsed, started, wait_until
+from tests.python.cli import COMMAND, answer, at_terminal, call, environment, error, output, parsed, started, wait_until
 from tests.python.conftest import Database
 
 Session = psycopg.Connection[Any]
@@ -275,6 +277,16 @@ def test_status(database: Database, session: Session) -> None:
     output(database, "jobs", "clear", "--all", "--yes")
     assert output(database, "status").startswith("No jobs.")
     assert "count_limit" in error(database, "status", "--count-limit", "0")
+
+
+def test_a_reader_who_has_seen_enough(database: Database, session: Session) -> None:
+    session.execute("SELECT mq_enqueue(repeat('x', 900)) FROM generate_series(1, 500)")
+    done = subprocess.run(
+        f"{shlex.join(COMMAND)} jobs list --json --limit 500 | head -c 10",
+        shell=True, env=environment(database), capture_output=True, text=True,
+    )  # fmt: skip
+    assert len(done.stdout) == 10
+    assert done.stderr == ""
 
 
 def test_status_of_an_older_version(empty_database: Database) -> None:

@@ -100,7 +100,19 @@ def test_a_second_signal_gives_jobs_back(database: Database, session: Session, a
 
 
 def test_groups(database: Database, session: Session, app: Path, log: Path) -> None:
-    with started(database, "run", "my_jobs:registry", "--group", "one,two=1:1", "--group", "three=2:2", cwd=app, log=log):
+    with started(
+        database,
+        "run",
+        "my_jobs:registry",
+        "--group",
+        "one,two=1:1",
+        "--group",
+        "three=2:2",
+        "--grace",
+        "0",
+        cwd=app,
+        log=log,
+    ):
         for channel in ("one", "two", "three", "three", "three", "four"):
             output(database, "send", "note", "--channel", channel, "--json", '{"text": "endless", "seconds": 600}')
         query = "SELECT channel_name = 'three', count(*) FROM mq_running_jobs GROUP BY 1 ORDER BY 1"

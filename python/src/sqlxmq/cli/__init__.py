@@ -5,6 +5,7 @@ It asks the queue's views and calls its functions; it has no rule of its own.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, cast
 
@@ -29,7 +30,12 @@ def _run(settings: Settings) -> int:
     try:
         command = cast(Any, typer.main.get_command(app))
         code = command.main(prog_name="sqlxmq", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. What is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except (Exception, KeyboardInterrupt) as error:
         if settings.debug and not isinstance(error, (typer.Exit, KeyboardInterrupt)):
             raise

@@ -116,7 +116,7 @@ def _verify(connection: Connection, jobs: int, held: int, screen: Console) -> No
     repeated = _one(connection, "SELECT count(*) FROM effect WHERE attempt > 1")
     left = _one(connection, "SELECT count(*) FROM mq_jobs")
     screen.print(f"{effects} effects, {effects - different} of them doubled or wrong, {jobs - different} missing.")
-    screen.print(f"{repeated} of the {held} jobs that the killed worker held had theirs in a later attempt.")
+    screen.print(f"{repeated} of them came by a later attempt than the first; the killed worker held {held} jobs.")
     if effects != jobs or different != jobs or wrong or left:
         raise Failure("not every job had its effect exactly once")
     screen.print("Every job had its effect exactly once.")

@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from sqlxmq.cli.errors import WRONG_USAGE
 
@@ -145,7 +146,17 @@ class Supervisor:
     async def _watch(self, directory: str) -> None:
         import watchfiles  # of the extra "reload"
 
-        async for changes in watchfiles.awatch(directory, watch_filter=watchfiles.PythonFilter()):
+        try:
+            await self._restart_at_changes(
+                watchfiles.awatch(directory, watch_filter=watchfiles.PythonFilter()), directory
+            )
+        except Exception as error:
+            logger.error("%s cannot be watched: %s", directory, error)
+            self._code = 1
+            self._stop(signal.SIGTERM)
+
+    async def _restart_at_changes(self, changed: AsyncIterator[Iterable[tuple[Any, str]]], directory: str) -> None:
+        async for changes in changed:
             if self._stopping.is_set():
                 return
             paths = sorted({path.removeprefix(f"{directory}{os.sep}") for _, path in changes})
