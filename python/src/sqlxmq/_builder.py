@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, overload
 from uuid import UUID
@@ -127,10 +127,10 @@ class JobBuilder:
         return self
 
     @overload
-    def spawn(self, sender: AsyncSender, /) -> Awaitable[UUID]: ...
+    def spawn(self, sender: AsyncSender, /) -> Coroutine[Any, Any, UUID]: ...
     @overload
     def spawn(self, sender: SyncSender, /) -> UUID: ...
-    def spawn(self, sender: AsyncSender | SyncSender, /) -> Awaitable[UUID] | UUID:
+    def spawn(self, sender: AsyncSender | SyncSender, /) -> Coroutine[Any, Any, UUID] | UUID:
         """Sends the job, and returns its id; see Job.spawn."""
         return execute(sender, _first_of(sending([self])))
 
@@ -150,10 +150,12 @@ def _first_of(statement: Statement[list[UUID]]) -> Statement[UUID]:
 
 
 @overload
-def spawn_many(sender: AsyncSender, jobs: Iterable[JobBuilder]) -> Awaitable[list[UUID]]: ...
+def spawn_many(sender: AsyncSender, jobs: Iterable[JobBuilder]) -> Coroutine[Any, Any, list[UUID]]: ...
 @overload
 def spawn_many(sender: SyncSender, jobs: Iterable[JobBuilder]) -> list[UUID]: ...
-def spawn_many(sender: AsyncSender | SyncSender, jobs: Iterable[JobBuilder]) -> Awaitable[list[UUID]] | list[UUID]:
+def spawn_many(
+    sender: AsyncSender | SyncSender, jobs: Iterable[JobBuilder]
+) -> Coroutine[Any, Any, list[UUID]] | list[UUID]:
     """Sends many jobs in one round trip, all or none: `spawn_many(connection, [send_mail.prepare(to=a) for a in …])`.
 
     Args:
@@ -165,4 +167,8 @@ def spawn_many(sender: AsyncSender | SyncSender, jobs: Iterable[JobBuilder]) -> 
 
     Raises: as Job.spawn.
     """
-    return execute(sender, sending(list(jobs)))
+    builders = list(jobs)
+    for builder in builders:
+        if not isinstance(builder, JobBuilder):
+            raise TypeError(f"jobs must be builders, as prepare() returns them, not {builder!r:.200}")
+    return execute(sender, sending(builders))
