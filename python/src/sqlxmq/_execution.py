@@ -31,7 +31,7 @@ logger = logging.getLogger("sqlxmq")
 class Call:
     """A function that is running for one job, or for a batch of them."""
 
-    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task")
+    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task", "traced")
 
     def __init__(
         self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
@@ -43,6 +43,7 @@ class Call:
         self.is_over_time = False
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
+        self.traced: _tracing.Running | None = None
 
 
 def text_of(error: BaseException) -> str:
@@ -161,9 +162,15 @@ class Executor:
                 observer.started(delivery)
         if call.lease > self._lease:
             self._hurry()
-        call.task = self._loop.create_task(self._run(call, current))
+        tracer = _tracing.tracer
+        run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
+        call.task = self._loop.create_task(run)
 
     # Running
+
+    async def _run_traced(self, tracer: _tracing.Tracer, call: Call, current: Any) -> None:
+        with tracer.running(call.deliveries, is_batch=isinstance(call.job, BatchJob)) as call.traced:
+            await self._run(call, current)
 
     async def _run(self, call: Call, current: Any) -> None:
         call.started_at = time.perf_counter()
@@ -196,9 +203,8 @@ class Executor:
         if job.context_parameters:
             kwargs.update(self._context[job.name])
         if job.is_async:
-            with _tracing.tracer.running(current):
-                return await job.function(*args, **kwargs)
-        return await self._threads.run(partial(_traced, current, partial(job.function, *args, **kwargs)))
+            return await job.function(*args, **kwargs)
+        return await self._threads.run(partial(job.function, *args, **kwargs))
 
     def _time_is_over(self, call: Call) -> None:
         # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
@@ -213,6 +219,8 @@ class Executor:
         outcome = self._outcome(call, delivery, (delivery.id, delivery.attempt), ended)
         for observer in self._observers:
             observer.ended(delivery, outcome, time.perf_counter() - call.started_at)
+        if call.traced is not None:
+            call.traced.ended(delivery, outcome, ended)
 
     def _outcome(self, call: Call, delivery: Delivery, key: Key, ended: BaseException | None) -> str:
         """Reports how a job ended, and names it."""
@@ -325,8 +333,3 @@ def _reason(ended: Outcome) -> str:
     if ended.__cause__ is not None:
         return text_of(ended)
     return ended.reason or type(ended).__name__
-
-
-def _traced(current: Any, function: Callable[[], Any]) -> Any:
-    with _tracing.tracer.running(current):
-        return function()
