@@ -115,7 +115,7 @@ class Executor:
 
     def _refuse(self, row: Sequence[Any]) -> None:
         error = UnknownJobError(row[1])
-        self._tell_error_handler(row[1], error)
+        self._tell_error_handler(row[1], error, Delivery(self._registry.context, *row[:9]))
         self._reporter.fail(Failure((row[0], row[4]), text_of(error), None, False))
 
     def _start_single(self, job: Any, row: Sequence[Any], on_end: Callable[[int], None]) -> None:
@@ -145,7 +145,7 @@ class Executor:
                 item.payload = job.decode(item.raw_json)
             except Exception as error:
                 # One bad payload spoils no other.
-                self._tell_error_handler(item.name, error)
+                self._tell_error_handler(item.name, error, item)
                 self._reporter.fail(Failure((item.id, item.attempt), text_of(error), None, False))
             else:
                 batch.append(item)
@@ -158,8 +158,9 @@ class Executor:
         self._calls.add(call)
         for delivery in call.deliveries:
             self._in_hand[delivery.id, delivery.attempt] = call
-            for observer in self._observers:
-                observer.started(delivery)
+            self._tell_observers("started", delivery)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
             self._hurry()
         tracer = _tracing.tracer
@@ -217,10 +218,26 @@ class Executor:
         if isinstance(delivery, BatchItem) and delivery.outcome is not None:
             ended = delivery.outcome
         outcome = self._outcome(call, delivery, (delivery.id, delivery.attempt), ended)
-        for observer in self._observers:
-            observer.ended(delivery, outcome, time.perf_counter() - call.started_at)
+        seconds = time.perf_counter() - call.started_at
+        self._tell_observers("ended", delivery, outcome, seconds)
+        # What the function has asked for is worth a word where nothing else tells of it.
+        level = logging.INFO if outcome in ("retried", "snoozed") else logging.DEBUG
+        if logger.isEnabledFor(level):
+            reason = f": {ended}" if isinstance(ended, Outcome) else ""
+            logger.log(
+                level, "job %s of %s was %s after %.3f s%s", delivery.id, delivery.name, outcome, seconds, reason,
+                extra={**delivery.log_fields(), "outcome": outcome, "seconds": seconds},
+            )  # fmt: skip
         if call.traced is not None:
             call.traced.ended(delivery, outcome, ended)
+
+    def _tell_observers(self, what: str, delivery: Delivery, *details: Any) -> None:
+        for observer in self._observers:
+            try:
+                getattr(observer, what)(delivery, *details)
+            except Exception:
+                # Whoever only looks on must not keep a job from being run or reported.
+                logger.exception("an observer failed for job %s", delivery.id, extra=delivery.log_fields())
 
     def _outcome(self, call: Call, delivery: Delivery, key: Key, ended: BaseException | None) -> str:
         """Reports how a job ended, and names it."""
@@ -280,6 +297,14 @@ class Executor:
         for key in keys:
             self._in_hand.pop(key, None)
 
+    def log_fields(self, key: Key) -> dict[str, Any]:
+        """Those of a delivery that is in hand; of any other, what its key says."""
+        call = self._in_hand.get(key)
+        for delivery in () if call is None else call.deliveries:
+            if (delivery.id, delivery.attempt) == key:
+                return delivery.log_fields()
+        return {"job_id": str(key[0]), "attempt": key[1]}
+
     # Leases
 
     def leases(self) -> dict[Key, timedelta]:
@@ -293,10 +318,7 @@ class Executor:
             return
         for delivery in call.deliveries:
             if (delivery.id, delivery.attempt) == key and not delivery.is_settled and delivery.stop_reason is None:
-                logger.warning(
-                    "job %s is told to stop: %s", delivery.id, reason,
-                    extra={"job_id": str(delivery.id), "job_name": delivery.name, "attempt": delivery.attempt},
-                )  # fmt: skip
+                logger.warning("job %s is told to stop: %s", delivery.id, reason, extra=delivery.log_fields())
                 self._stop(call, [delivery], reason)
 
     def _stop(self, call: Call, deliveries: Iterable[Delivery], reason: str) -> None:
