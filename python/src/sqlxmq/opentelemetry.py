@@ -76,7 +76,7 @@ class _JobTracer:
             links = [link for one in deliveries if (link := self._link(one.headers, _identity(one)))]
         else:
             # One job has one sender, and nothing else is around its function: as a child of the sender's span
-            # it shares its trace, its sampling and its baggage. The conventions leave that to be chosen, and
+            # it is in its trace, and sampled like it. The conventions leave that to be chosen, and
             # want the link in either case.
             (delivery,) = deliveries
             attributes.update(_identity(delivery))
@@ -92,12 +92,8 @@ class _JobTracer:
             context.detach(token)
             running.finish()
 
-    def _extract(self, headers: object) -> Context:
-        carrier = {}
-        # Whoever sends through SQL can put any JSON there; propagators take text only.
-        if isinstance(headers, dict):
-            carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
-        return self._propagator.extract(carrier, context=Context())
+    def _extract(self, headers: Mapping[str, str]) -> Context:
+        return self._propagator.extract(headers, context=Context())
 
     def _link(self, headers: Mapping[str, str], attributes: Mapping[str, AttributeValue] | None = None) -> Link | None:
         if not headers:
