@@ -199,7 +199,7 @@ async def test_a_batch_has_one_span_that_links_to_every_sender(tracing: Tracing,
     ("say", "outcome", "error"),
     [
         (RuntimeError("no"), "failed", "RuntimeError"),
-        (Fail("for good"), "failed", "sqlxmq._outcomes.Fail"),
+        (Fail("for good"), "failed", "sqlxmq.Fail"),
         (Retry("later"), "retried", None),
         (Snooze(60), "snoozed", None),
         (Cancel(), "cancelled", None),

@@ -76,8 +76,8 @@ class _JobTracer:
             links = [link for one in deliveries if (link := self._link(one.headers, _identity(one)))]
         else:
             # One job has one sender, and nothing else is around its function: as a child of the sender's span
-            # it is in its trace, and sampled like it. The conventions leave that to be chosen, and
-            # want the link in either case.
+            # it is in its trace, and sampled like it. The conventions leave that to be chosen, and want the
+            # link in either case.
             (delivery,) = deliveries
             attributes.update(_identity(delivery))
             parent = self._extract(delivery.headers)
@@ -188,4 +188,6 @@ def _set_error(span: Span, kind: str, description: str) -> None:
 
 def _name_of(error: BaseException | None) -> str:
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    # The package's own by their public names.
+    module = "sqlxmq" if kind.__module__.startswith("sqlxmq._") else kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
