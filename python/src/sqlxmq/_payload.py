@@ -174,3 +174,15 @@ class ArgumentsPayload:
             if value is not msgspec.UNSET:
                 arguments[name] = value
         return arguments
+
+    def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, and the function's defaults for those that are missing."""
+        parameters = self._signature.parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(arguments)
+
+    def some(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Some of the arguments, by name. Raises TypeError if they are not the function's."""
+        try:
+            return dict(self._signature.bind_partial(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise TypeError(f"job {self._job_name}: {error}") from None
