@@ -408,14 +408,14 @@ async def test_time_limits(async_connection: AsyncConnection, connection: Connec
 
     registry = JobRegistry([slow, slow_in_thread])
     for one in (slow, slow_in_thread):
-        await one.spawn(async_connection)  # type: ignore[misc]
+        await one.spawn(async_connection)
         with pytest.raises(TimeLimitExceeded, match=r"longer than its time limit, 0:00:00\.05"):
             await drain(registry, async_connection)
     assert [one.state for one in await spawned(async_connection)] == ["scheduled", "scheduled"]
 
     def in_sync_program() -> None:
         for one in (slow, slow_in_thread):
-            one.spawn(connection)  # type: ignore[call-overload]
+            one.spawn(connection)
             with pytest.raises(TimeLimitExceeded, match=r"longer than its time limit, 0:00:00\.05"):
                 drain(registry, connection)
 
@@ -627,11 +627,13 @@ def test_another_driver(database: Database) -> None:
 
 
 def test_django(database: Database) -> None:
+    import django
     from django.conf import settings
     from django.db.utils import ConnectionHandler
 
     if not settings.configured:
         settings.configure(USE_TZ=True)
+        django.setup()
     handler = ConnectionHandler(
         {
             "default": {

@@ -50,10 +50,9 @@ async def async_driver_connection(connection: Any) -> psycopg.AsyncConnection[An
     """The same for the asynchronous kinds, of psycopg or SQLAlchemy. Raises TypeError."""
     found = connection
     if _defined_in(connection, "sqlalchemy"):
-        if callable(getattr(found, "connection", None)):  # a session
+        if not hasattr(found, "get_raw_connection"):  # a session
             found = await found.connection()
-        if hasattr(found, "get_raw_connection"):
-            found = (await found.get_raw_connection()).driver_connection
+        found = (await found.get_raw_connection()).driver_connection
     if not isinstance(found, psycopg.AsyncConnection):
         raise _not_usable(connection, found)
     return found
