@@ -28,6 +28,9 @@ BLOCKS = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 
+# How long a block may wait, in seconds.
+LIMIT = 60
+
 
 class Block(NamedTuple):
     """A block of Python: its text, the line before it, and the file that it is to become, if any."""
@@ -66,7 +69,8 @@ def run(path: Path) -> None:
 
 
 async def _awaited(code: Any, namespace: dict[str, Any]) -> None:
-    await eval(code, namespace)
+    # Its traceback names the line that waits in vain.
+    await asyncio.wait_for(eval(code, namespace), LIMIT)
 
 
 class _Runner:
