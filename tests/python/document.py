@@ -52,40 +52,27 @@ def run(path: Path) -> None:
     # Classes look up their annotations in the module that they say they are from.
     sys.modules["__main__"] = ModuleType("__main__")
     namespace = vars(sys.modules["__main__"])
-    with asyncio.Runner() if sys.version_info >= (3, 11) else _Runner() as runner:
-        for block in blocks_of(path.read_text()):
-            if block.file is not None:
-                file = Path(block.file)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(block.text)
-                continue
-            # The empty lines make the numbers in tracebacks the document's.
-            text = "\n" * block.line + block.text
-            code = compile(text, path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-            if code.co_flags & inspect.CO_COROUTINE:
-                runner.run(_awaited(code, namespace))
-            else:
-                exec(code, namespace)
+    loop = asyncio.new_event_loop()
+    for block in blocks_of(path.read_text()):
+        if block.file is not None:
+            file = Path(block.file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text)
+            continue
+        # The empty lines make the numbers in tracebacks the document's.
+        text = "\n" * block.line + block.text
+        code = compile(text, path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        if code.co_flags & inspect.CO_COROUTINE:
+            loop.run_until_complete(_awaited(code, namespace))
+        else:
+            exec(code, namespace)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 async def _awaited(code: Any, namespace: dict[str, Any]) -> None:
     # Its traceback names the line that waits in vain.
     await asyncio.wait_for(eval(code, namespace), LIMIT)
-
-
-class _Runner:
-    """What Python 3.10 lacks of asyncio.Runner."""
-
-    def __enter__(self) -> _Runner:
-        self._loop = asyncio.new_event_loop()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-
-    def run(self, waiting: Any) -> None:
-        self._loop.run_until_complete(waiting)
 
 
 if __name__ == "__main__":
