@@ -31,7 +31,7 @@ logger = logging.getLogger("sqlxmq")
 class Call:
     """A function that is running for one job, or for a batch of them."""
 
-    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task")
+    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task", "traced")
 
     def __init__(
         self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
@@ -43,6 +43,7 @@ class Call:
         self.is_over_time = False
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
+        self.traced: _tracing.Running | None = None
 
 
 def text_of(error: BaseException) -> str:
@@ -114,7 +115,7 @@ class Executor:
 
     def _refuse(self, row: Sequence[Any]) -> None:
         error = UnknownJobError(row[1])
-        self._tell_error_handler(row[1], error)
+        self._tell_error_handler(row[1], error, Delivery(self._registry.context, *row[:9]))
         self._reporter.fail(Failure((row[0], row[4]), text_of(error), None, False))
 
     def _start_single(self, job: Any, row: Sequence[Any], on_end: Callable[[int], None]) -> None:
@@ -144,7 +145,7 @@ class Executor:
                 item.payload = job.decode(item.raw_json)
             except Exception as error:
                 # One bad payload spoils no other.
-                self._tell_error_handler(item.name, error)
+                self._tell_error_handler(item.name, error, item)
                 self._reporter.fail(Failure((item.id, item.attempt), text_of(error), None, False))
             else:
                 batch.append(item)
@@ -157,13 +158,20 @@ class Executor:
         self._calls.add(call)
         for delivery in call.deliveries:
             self._in_hand[delivery.id, delivery.attempt] = call
-            for observer in self._observers:
-                observer.started(delivery)
+            self._tell_observers("started", delivery)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
             self._hurry()
-        call.task = self._loop.create_task(self._run(call, current))
+        tracer = _tracing.tracer
+        run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
+        call.task = self._loop.create_task(run)
 
     # Running
+
+    async def _run_traced(self, tracer: _tracing.Tracer, call: Call, current: Any) -> None:
+        with tracer.running(call.deliveries, is_batch=isinstance(call.job, BatchJob)) as call.traced:
+            await self._run(call, current)
 
     async def _run(self, call: Call, current: Any) -> None:
         call.started_at = time.perf_counter()
@@ -196,9 +204,8 @@ class Executor:
         if job.context_parameters:
             kwargs.update(self._context[job.name])
         if job.is_async:
-            with _tracing.tracer.running(current):
-                return await job.function(*args, **kwargs)
-        return await self._threads.run(partial(_traced, current, partial(job.function, *args, **kwargs)))
+            return await job.function(*args, **kwargs)
+        return await self._threads.run(partial(job.function, *args, **kwargs))
 
     def _time_is_over(self, call: Call) -> None:
         # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
@@ -211,8 +218,26 @@ class Executor:
         if isinstance(delivery, BatchItem) and delivery.outcome is not None:
             ended = delivery.outcome
         outcome = self._outcome(call, delivery, (delivery.id, delivery.attempt), ended)
+        seconds = time.perf_counter() - call.started_at
+        self._tell_observers("ended", delivery, outcome, seconds)
+        # What the function has asked for is worth a word where nothing else tells of it.
+        level = logging.INFO if outcome in ("retried", "snoozed") else logging.DEBUG
+        if logger.isEnabledFor(level):
+            reason = f": {ended}" if isinstance(ended, Outcome) else ""
+            logger.log(
+                level, "job %s of %s was %s after %.3f s%s", delivery.id, delivery.name, outcome, seconds, reason,
+                extra={**delivery.log_fields(), "outcome": outcome, "seconds": seconds},
+            )  # fmt: skip
+        if call.traced is not None:
+            call.traced.ended(delivery, outcome, ended)
+
+    def _tell_observers(self, what: str, delivery: Delivery, *details: Any) -> None:
         for observer in self._observers:
-            observer.ended(delivery, outcome, time.perf_counter() - call.started_at)
+            try:
+                getattr(observer, what)(delivery, *details)
+            except Exception:
+                # Whoever only looks on must not keep a job from being run or reported.
+                logger.exception("an observer failed for job %s", delivery.id, extra=delivery.log_fields())
 
     def _outcome(self, call: Call, delivery: Delivery, key: Key, ended: BaseException | None) -> str:
         """Reports how a job ended, and names it."""
@@ -272,6 +297,14 @@ class Executor:
         for key in keys:
             self._in_hand.pop(key, None)
 
+    def log_fields(self, key: Key) -> dict[str, Any]:
+        """Those of a delivery that is in hand; of any other, what its key says."""
+        call = self._in_hand.get(key)
+        for delivery in () if call is None else call.deliveries:
+            if (delivery.id, delivery.attempt) == key:
+                return delivery.log_fields()
+        return {"job_id": str(key[0]), "attempt": key[1]}
+
     # Leases
 
     def leases(self) -> dict[Key, timedelta]:
@@ -285,10 +318,7 @@ class Executor:
             return
         for delivery in call.deliveries:
             if (delivery.id, delivery.attempt) == key and not delivery.is_settled and delivery.stop_reason is None:
-                logger.warning(
-                    "job %s is told to stop: %s", delivery.id, reason,
-                    extra={"job_id": str(delivery.id), "job_name": delivery.name, "attempt": delivery.attempt},
-                )  # fmt: skip
+                logger.warning("job %s is told to stop: %s", delivery.id, reason, extra=delivery.log_fields())
                 self._stop(call, [delivery], reason)
 
     def _stop(self, call: Call, deliveries: Iterable[Delivery], reason: str) -> None:
@@ -325,8 +355,3 @@ def _reason(ended: Outcome) -> str:
     if ended.__cause__ is not None:
         return text_of(ended)
     return ended.reason or type(ended).__name__
-
-
-def _traced(current: Any, function: Callable[[], Any]) -> Any:
-    with _tracing.tracer.running(current):
-        return function()
