@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import psycopg
 import psycopg_pool
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
 
 Database: TypeAlias = "str | psycopg_pool.AsyncConnectionPool[Any] | psycopg_pool.ConnectionPool[Any]"
 
@@ -97,7 +98,7 @@ class Source:
         if isinstance(self._database, psycopg_pool.AsyncConnectionPool):
             kind = self._database.connection_class
         connection: psycopg.AsyncConnection[Any] = await kind.connect(conninfo, **{**kwargs, "autocommit": True})
-        connection.row_factory = psycopg.rows.tuple_row
+        connection.row_factory = tuple_row
         return connection
 
     def connect_in_thread(self, **extra: Any) -> psycopg.Connection[Any]:
@@ -107,7 +108,7 @@ class Source:
         if isinstance(self._database, psycopg_pool.ConnectionPool):
             kind = self._database.connection_class
         connection: psycopg.Connection[Any] = kind.connect(conninfo, **{**kwargs, "autocommit": True})
-        connection.row_factory = psycopg.rows.tuple_row
+        connection.row_factory = tuple_row
         return connection
 
     async def open_pools(self, size: int, *, for_async: bool, for_threads: bool) -> None:
@@ -164,7 +165,7 @@ class Link:
             # Where preparing is switched off, asking for it would still do it.
             prepare = None if self._connection.prepare_threshold is None else True
             try:
-                cursor = await self._connection.execute(query, parameters, prepare=prepare)
+                cursor = await self._connection.execute(query.encode(), parameters, prepare=prepare)
                 return await cursor.fetchall()
             except (psycopg.OperationalError, psycopg.InterfaceError, asyncio.CancelledError):
                 await self._drop()
