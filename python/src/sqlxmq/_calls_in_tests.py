@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import psycopg
@@ -56,13 +56,13 @@ async def called_async(job: AnyJob, current: Any, args: Sequence[Any], kwargs: d
     if not job.is_async:
         threads = Threads()
         try:
-            with _time_limit(job, current):
-                return await threads.run(lambda: _call(job, current, args, kwargs))
+            with _traced(current), _time_limit(job, current):
+                return await threads.run(lambda: job.function(*args, **kwargs))
         finally:
             threads.close()
 
     async def running() -> Any:
-        with _tracing.tracer.running(current):
+        with _traced(current):
             return await job.function(*args, **kwargs)
 
     if job.time_limit is None:
@@ -77,8 +77,8 @@ def called(job: AnyJob, current: Any, args: Sequence[Any], kwargs: dict[str, Any
     """Calls the function in this thread, an asynchronous one in an event loop of its own; its time limit is
     kept as the runner keeps it. Returns what it returns, raises what it raises."""
     if not job.is_async:
-        with _time_limit(job, current):
-            return _call(job, current, args, kwargs)
+        with _traced(current), _time_limit(job, current):
+            return job.function(*args, **kwargs)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -88,9 +88,15 @@ def called(job: AnyJob, current: Any, args: Sequence[Any], kwargs: dict[str, Any
     )
 
 
-def _call(job: AnyJob, current: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    with _tracing.tracer.running(current):
-        return job.function(*args, **kwargs)
+def _traced(current: Any) -> AbstractContextManager[Any]:
+    """Goes on with the trace of the sender, if there is a tracer."""
+    if _tracing.tracer is None:
+        return nullcontext()
+    return _tracing.tracer.running(_deliveries(current), is_batch=not isinstance(current, Delivery))
+
+
+def _deliveries(current: Any) -> Sequence[Delivery]:
+    return [current] if isinstance(current, Delivery) else current
 
 
 @contextmanager
@@ -101,8 +107,7 @@ def _time_limit(job: AnyJob, current: Any, cancel: Callable[[], Any] = lambda: N
         return
 
     def time_is_over() -> None:
-        deliveries: Sequence[Delivery] = [current] if isinstance(current, Delivery) else current
-        for delivery in deliveries:
+        for delivery in _deliveries(current):
             delivery._stop("time limit")
         cancel()
 

@@ -20,12 +20,14 @@ class Ending(NamedTuple):
     """What follows from how a delivery ended.
 
     Attributes: outcome, its name, as observers are told it; report, what the database is to be told;
-    error, what the error handler is to be told (None: nothing).
+    error, what the error handler is to be told (None: nothing); ended, what the function raised, or the
+    Outcome that it said (None: it just returned).
     """
 
     outcome: str
     report: Report
     error: BaseException | None
+    ended: BaseException | None = None
 
 
 # By far the most frequent ones, made once.
@@ -42,7 +44,7 @@ def text_of(error: BaseException) -> str:
 
 def failed(key: Key, error: BaseException) -> Ending:
     """A delivery that failed with an error: retried after its backoff, while attempts are left."""
-    return Ending("failed", Failure(key, text_of(error), None, False), error)
+    return Ending("failed", Failure(key, text_of(error), None, False), error, error)
 
 
 def ending_of(delivery: Delivery, ended: BaseException | None, time_limit: timedelta | None) -> Ending:
@@ -60,29 +62,29 @@ def ending_of(delivery: Delivery, ended: BaseException | None, time_limit: timed
     key = (delivery.id, delivery.attempt)
     match ended:
         case Cancel():
-            return Ending("cancelled", None if delivery.is_settled else "complete", None)
+            return Ending("cancelled", None if delivery.is_settled else "complete", None, ended)
         case Snooze():
-            return Ending("snoozed", Release(key, ended.in_), None)
+            return Ending("snoozed", Release(key, ended.in_), None, ended)
         case Retry():
-            return Ending("retried", Failure(key, _reason(ended), ended.in_, False), None)
+            return Ending("retried", Failure(key, _reason(ended), ended.in_, False), None, ended)
         case Fail():
-            return Ending("failed", Failure(key, _reason(ended), None, True), ended)
+            return Ending("failed", Failure(key, _reason(ended), None, True), ended, ended)
         case LeaseLost() if ended.id == delivery.id:
             # Somebody else has the job: there is nothing to report, nobody to give it back to.
-            return Ending("lost", None, ended)
+            return Ending("lost", None, ended, ended)
         case asyncio.CancelledError() | JobStopped():
             match delivery.stop_reason:
                 case "lease lost":
-                    return Ending("lost", None, None)
+                    return Ending("lost", None, None, ended)
                 case "worker ends":
-                    return Ending("released", Release(key, timedelta(0)), None)
+                    return Ending("released", Release(key, timedelta(0)), None, ended)
                 case "time limit":
                     error = TimeLimitExceeded(f"the job took longer than its time limit, {time_limit}")
                     error.__cause__ = ended
                     return failed(key, error)
                 case "cancelled":
                     # Reported as failed, it is let go of, and removed.
-                    return Ending("cancelled", Failure(key, "cancelled", None, False), None)
+                    return Ending("cancelled", Failure(key, "cancelled", None, False), None, ended)
     return failed(key, ended)
 
 

@@ -31,7 +31,7 @@ logger = logging.getLogger("sqlxmq")
 class Call:
     """A function that is running for one job, or for a batch of them."""
 
-    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task")
+    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task", "traced")
 
     def __init__(
         self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
@@ -43,6 +43,7 @@ class Call:
         self.is_over_time = False
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
+        self.traced: _tracing.Running | None = None
 
 
 def arguments_of_call(
@@ -117,7 +118,7 @@ class Executor:
         for row in rows:
             job = self._registry.find(row[1])
             if job is None:
-                self._fail_before_start(row[1], (row[0], row[4]), UnknownJobError(row[1]))
+                self._fail_before_start(Delivery(self._registry.context, *row[:9]), UnknownJobError(row[1]))
             elif isinstance(job, BatchJob):
                 batches.setdefault(job, []).append(row)
             else:
@@ -155,7 +156,7 @@ class Executor:
                 item.payload = job.decode(item.raw_json)
             except Exception as error:
                 # One bad payload spoils no other.
-                self._fail_before_start(item.name, (item.id, item.attempt), error)
+                self._fail_before_start(item, error)
             else:
                 batch.append(item)
         if batch:
@@ -167,13 +168,20 @@ class Executor:
         self._calls.add(call)
         for delivery in call.deliveries:
             self._in_hand[delivery.id, delivery.attempt] = call
-            for observer in self._observers:
-                observer.started(delivery)
+            self._tell_observers("started", delivery)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
             self._hurry()
-        call.task = self._loop.create_task(self._run(call, current))
+        tracer = _tracing.tracer
+        run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
+        call.task = self._loop.create_task(run)
 
     # Running
+
+    async def _run_traced(self, tracer: _tracing.Tracer, call: Call, current: Any) -> None:
+        with tracer.running(call.deliveries, is_batch=isinstance(call.job, BatchJob)) as call.traced:
+            await self._run(call, current)
 
     async def _run(self, call: Call, current: Any) -> None:
         call.started_at = time.perf_counter()
@@ -199,9 +207,8 @@ class Executor:
     async def _called(self, job: AnyJob, current: Any) -> Any:
         args, kwargs = arguments_of_call(job, current, self._context)
         if job.is_async:
-            with _tracing.tracer.running(current):
-                return await job.function(*args, **kwargs)
-        return await self._threads.run(partial(_traced, current, partial(job.function, *args, **kwargs)))
+            return await job.function(*args, **kwargs)
+        return await self._threads.run(partial(job.function, *args, **kwargs))
 
     def _time_is_over(self, call: Call) -> None:
         # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
@@ -215,8 +222,27 @@ class Executor:
         if ending.error is not None:
             self._registry.report(delivery.name, ending.error, delivery)
         self._report((delivery.id, delivery.attempt), ending.report)
+        seconds = time.perf_counter() - call.started_at
+        self._tell_observers("ended", delivery, ending.outcome, seconds)
+        # What the function has asked for is worth a word where nothing else tells of it.
+        level = logging.INFO if ending.outcome in ("retried", "snoozed") else logging.DEBUG
+        if logger.isEnabledFor(level):
+            reason = f": {ending.ended}" if isinstance(ending.ended, Outcome) else ""
+            logger.log(
+                level, "job %s of %s was %s after %.3f s%s",
+                delivery.id, delivery.name, ending.outcome, seconds, reason,
+                extra={**delivery.log_fields(), "outcome": ending.outcome, "seconds": seconds},
+            )  # fmt: skip
+        if call.traced is not None:
+            call.traced.ended(delivery, ending.outcome, ending.ended)
+
+    def _tell_observers(self, what: str, delivery: Delivery, *details: Any) -> None:
         for observer in self._observers:
-            observer.ended(delivery, ending.outcome, time.perf_counter() - call.started_at)
+            try:
+                getattr(observer, what)(delivery, *details)
+            except Exception:
+                # Whoever only looks on must not keep a job from being run or reported.
+                logger.exception("an observer failed for job %s", delivery.id, extra=delivery.log_fields())
 
     def _report(self, key: Key, report: Report) -> None:
         if report == "complete":
@@ -228,14 +254,23 @@ class Executor:
         else:
             self._reporter.release(report)
 
-    def _fail_before_start(self, name: str, key: Key, error: Exception) -> None:
-        self._registry.report(name, error)
+    def _fail_before_start(self, delivery: Delivery, error: Exception) -> None:
+        self._registry.report(delivery.name, error, delivery)
+        key = (delivery.id, delivery.attempt)
         self._report(key, failed(key, error).report)
 
     def reported(self, keys: Iterable[Key]) -> None:
         """These are off the runner's hands."""
         for key in keys:
             self._in_hand.pop(key, None)
+
+    def log_fields(self, key: Key) -> dict[str, Any]:
+        """Those of a delivery that is in hand; of any other, what its key says."""
+        call = self._in_hand.get(key)
+        for delivery in () if call is None else call.deliveries:
+            if (delivery.id, delivery.attempt) == key:
+                return delivery.log_fields()
+        return {"job_id": str(key[0]), "attempt": key[1]}
 
     # Leases
 
@@ -250,10 +285,7 @@ class Executor:
             return
         for delivery in call.deliveries:
             if (delivery.id, delivery.attempt) == key and not delivery.is_settled and delivery.stop_reason is None:
-                logger.warning(
-                    "job %s is told to stop: %s", delivery.id, reason,
-                    extra={"job_id": str(delivery.id), "job_name": delivery.name, "attempt": delivery.attempt},
-                )  # fmt: skip
+                logger.warning("job %s is told to stop: %s", delivery.id, reason, extra=delivery.log_fields())
                 self._stop(call, [delivery], reason)
 
     def _stop(self, call: Call, deliveries: Iterable[Delivery], reason: str) -> None:
@@ -284,8 +316,3 @@ class Executor:
         self.reported((delivery.id, delivery.attempt) for delivery in left)
         self._threads.close()
         return left
-
-
-def _traced(current: Any, function: Callable[[], Any]) -> Any:
-    with _tracing.tracer.running(current):
-        return function()
