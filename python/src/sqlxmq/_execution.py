@@ -31,7 +31,7 @@ logger = logging.getLogger("sqlxmq")
 class Call:
     """A function that is running for one job, or for a batch of them."""
 
-    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task")
+    __slots__ = ("deliveries", "has_ended", "is_over_time", "job", "lease", "on_end", "started_at", "task")
 
     def __init__(
         self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
@@ -41,6 +41,7 @@ class Call:
         self.lease = lease
         self.on_end = on_end
         self.is_over_time = False
+        self.has_ended = False
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
 
@@ -48,6 +49,10 @@ class Call:
 def text_of(error: BaseException) -> str:
     """An error with its traceback, as PostgreSQL's text can hold it."""
     text = "".join(traceback.format_exception(error))
+    return _sendable(text)
+
+
+def _sendable(text: str) -> str:
     # Neither NUL nor half a surrogate pair.
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -157,8 +162,7 @@ class Executor:
         self._calls.add(call)
         for delivery in call.deliveries:
             self._in_hand[delivery.id, delivery.attempt] = call
-            for observer in self._observers:
-                observer.started(delivery)
+            self._tell_observers("started", delivery)
         if call.lease > self._lease:
             self._hurry()
         call.task = self._loop.create_task(self._run(call, current))
@@ -166,20 +170,30 @@ class Executor:
     # Running
 
     async def _run(self, call: Call, current: Any) -> None:
+        # An eager task runs before whoever made it knows it.
+        call.task = asyncio.current_task()
         call.started_at = time.perf_counter()
         timer = None
         if call.job.time_limit is not None:
             timer = self._loop.call_later(call.job.time_limit.total_seconds(), self._time_is_over, call)
         ended: BaseException | None = None
         try:
+            if call.job.is_async and all(delivery.is_stopping for delivery in call.deliveries):
+                # It was told before there was a task to cancel.
+                raise asyncio.CancelledError
             result = await self._called(call.job, current)
             if isinstance(result, Outcome):
                 ended = result
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            # The end of the program, not the job's: nobody knows how that would have ended.
+            self._let_go(call)
+            raise
+        except BaseException as error:
             ended = error
         finally:
             if timer is not None:
                 timer.cancel()
+            call.has_ended = True
             self._calls.discard(call)
             self.number_running -= len(call.deliveries)
         for delivery in call.deliveries:
@@ -203,7 +217,10 @@ class Executor:
     def _time_is_over(self, call: Call) -> None:
         # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
         call.is_over_time = True
-        self._stop(call, call.deliveries, "time limit")
+        # Those that were told to stop before are not interrupted in doing so.
+        told_now = [delivery for delivery in call.deliveries if not delivery.is_stopping]
+        if told_now:
+            self._stop(call, told_now, "time limit")
 
     # Ending
 
@@ -211,8 +228,14 @@ class Executor:
         if isinstance(delivery, BatchItem) and delivery.outcome is not None:
             ended = delivery.outcome
         outcome = self._outcome(call, delivery, (delivery.id, delivery.attempt), ended)
+        self._tell_observers("ended", delivery, outcome, time.perf_counter() - call.started_at)
+
+    def _tell_observers(self, what: str, *arguments: Any) -> None:
         for observer in self._observers:
-            observer.ended(delivery, outcome, time.perf_counter() - call.started_at)
+            try:
+                getattr(observer, what)(*arguments)
+            except Exception:
+                logger.exception("an observer failed: %r", observer)
 
     def _outcome(self, call: Call, delivery: Delivery, key: Key, ended: BaseException | None) -> str:
         """Reports how a job ended, and names it."""
@@ -240,6 +263,10 @@ class Executor:
                 return "lost"
             case asyncio.CancelledError() | JobStopped() if delivery.stop_reason is not None:
                 return self._outcome_of_stopped(call, delivery, key, ended)
+            case LeaseLost() | JobStopped() if any(_concerns(ended, other) for other in call.deliveries):
+                # Another job of the batch was lost, or is to stop. This one has done no wrong.
+                self._reporter.release(Release(key, timedelta(0)))
+                return "released"
         self._fail(delivery, key, ended)
         return "failed"
 
@@ -270,18 +297,28 @@ class Executor:
     def reported(self, keys: Iterable[Key]) -> None:
         """These are off the runner's hands."""
         for key in keys:
-            self._in_hand.pop(key, None)
+            call = self._in_hand.get(key)
+            # A job that was sent again under its id can be running already, as the same attempt.
+            if call is not None and call.has_ended:
+                del self._in_hand[key]
+
+    def _let_go(self, call: Call) -> None:
+        for delivery in call.deliveries:
+            self._in_hand.pop((delivery.id, delivery.attempt), None)
 
     # Leases
 
     def leases(self) -> dict[Key, timedelta]:
         """The leases of all that is in hand. Can be called from any thread."""
+        if self._loop.is_closed():
+            # Nobody runs the jobs any more.
+            return {}
         return {key: call.lease for key, call in list(self._in_hand.items()) if not call.is_over_time}
 
     def tell(self, key: Key, reason: str) -> None:
         """A job is to stop. Can be called from any thread."""
         call = self._in_hand.get(key)
-        if call is None:
+        if call is None or call.has_ended:
             return
         for delivery in call.deliveries:
             if (delivery.id, delivery.attempt) == key and not delivery.is_settled and delivery.stop_reason is None:
@@ -304,9 +341,12 @@ class Executor:
 
     async def wait(self, timeout: float | None) -> None:
         """Waits until nothing runs, but not longer than so many seconds."""
-        tasks = [call.task for call in self._calls if call.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout)
+        deadline = None if timeout is None else self._loop.time() + timeout
+        while tasks := [call.task for call in self._calls if call.task is not None]:
+            left = None if deadline is None else deadline - self._loop.time()
+            if left is not None and left <= 0:
+                break
+            await asyncio.wait(tasks, timeout=left)
 
     def stop_all(self) -> None:
         """Tells all that runs that the worker ends."""
@@ -316,7 +356,8 @@ class Executor:
     def abandon(self) -> list[Delivery]:
         """Lets go of what does not stop; its leases run out."""
         left = [delivery for call in self._calls for delivery in call.deliveries]
-        self.reported((delivery.id, delivery.attempt) for delivery in left)
+        for call in self._calls:
+            self._let_go(call)
         self._threads.close()
         return left
 
@@ -324,7 +365,13 @@ class Executor:
 def _reason(ended: Outcome) -> str:
     if ended.__cause__ is not None:
         return text_of(ended)
-    return ended.reason or type(ended).__name__
+    return _sendable(str(ended.reason or type(ended).__name__))
+
+
+def _concerns(ended: BaseException, delivery: Delivery) -> bool:
+    if isinstance(ended, LeaseLost):
+        return ended.id == delivery.id
+    return delivery.stop_reason is not None
 
 
 def _traced(current: Any, function: Callable[[], Any]) -> Any:
