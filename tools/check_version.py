@@ -1,4 +1,4 @@
-"""Compares the version wherever it stands: control file, built script, pyproject, changelog."""
+"""Compares the version wherever it stands: control file, built scripts, pyproject, changelog."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ def main() -> int:
         "python/pyproject.toml": found("python/pyproject.toml", r'^version = "([^"]+)"$'),
         "CHANGELOG.md (the newest heading)": found("CHANGELOG.md", r"^## \[([0-9][^\]]*)\]"),
     }
+    headings = re.findall(r"^## \[([0-9][^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    if len(headings) > 1:
+        update = f"extension/sqlxmq--{headings[1]}--{version}.sql"
+        places[f"{update} (the update)"] = version if (ROOT / update).exists() else None
     for place, what in places.items():
         print(f"{what or 'MISSING':<10} {place}")
     return int(set(places.values()) != {version} or version is None)

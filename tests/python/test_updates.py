@@ -1,4 +1,4 @@
-"""Every released version can be updated to the newest: the same catalog as of a fresh install, the same jobs and rights."""
+"""Every released version can be updated: to the catalog of a fresh install, with the same jobs and rights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ CATALOG = {
         SELECT pg_get_functiondef(oid), obj_description(oid, 'pg_proc'), proowner::regrole::text
         FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname LIKE 'mq\_%'""",
     "function rights": r"""
-        SELECT pg_proc.oid::regprocedure::text, grantor::regrole::text, grantee::regrole::text, privilege_type, is_grantable
+        SELECT pg_proc.oid::regprocedure::text, grantor::regrole::text, grantee::regrole::text, privilege_type,
+               is_grantable
         FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner)))
         WHERE pronamespace = current_schema()::regnamespace AND proname LIKE 'mq\_%'""",
     "relations": r"""
@@ -40,7 +41,8 @@ CATALOG = {
         FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname LIKE 'mq\_%'""",
     "relation rights": r"""
         SELECT relname, grantor::regrole::text, grantee::regrole::text, privilege_type, is_grantable
-        FROM pg_class, aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)))
+        FROM pg_class, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner) AS usual,
+             aclexplode(coalesce(relacl, usual))
         WHERE relnamespace = current_schema()::regnamespace AND relname LIKE 'mq\_%' AND relkind IN ('r', 'v', 'S')""",
     "columns": r"""
         SELECT relname, attnum, attname, format_type(atttypid, atttypmod), attnotnull, attstorage, attstattarget,
@@ -63,7 +65,8 @@ CATALOG = {
         FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
         WHERE relnamespace = current_schema()::regnamespace AND relname LIKE 'mq\_%'""",
     "sequences": r"""
-        SELECT seqrelid::regclass::text, seqtypid::regtype::text, seqstart, seqincrement, seqmax, seqmin, seqcache, seqcycle
+        SELECT seqrelid::regclass::text, seqtypid::regtype::text, seqstart, seqincrement, seqmax, seqmin, seqcache,
+               seqcycle
         FROM pg_sequence JOIN pg_class ON pg_class.oid = seqrelid
         WHERE relnamespace = current_schema()::regnamespace""",
     "types": r"""
@@ -225,7 +228,9 @@ def test_rights_survive_the_dump_of_an_updated_database(
         before = catalog(session)
     copy = create_database(server, "template0")
     run(server, "pg_dump", "-d", empty_database.name, "-f", tmp_path / "dump")
-    run(server, "psql", "-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", copy.name, "-f", tmp_path / "dump")
+    run(
+        server, "psql", "-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", copy.name, "-f", tmp_path / "dump"
+    )
     with copy.connect() as session:
         assert catalog(session) == before
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 from sqlxmq import _statements, _tracing
@@ -14,6 +14,8 @@ from sqlxmq._options import JobOptions
 from sqlxmq._payload import to_json
 from sqlxmq._senders import AsyncSender, SyncSender, execute
 from sqlxmq._statements import Statement
+
+T = TypeVar("T")
 
 
 class JobBuilder:
@@ -127,33 +129,60 @@ class JobBuilder:
         return self
 
     @overload
-    def spawn(self, sender: AsyncSender, /) -> Awaitable[UUID]: ...
+    def spawn(self, sender: AsyncSender, /) -> Coroutine[Any, Any, UUID]: ...
     @overload
     def spawn(self, sender: SyncSender, /) -> UUID: ...
-    def spawn(self, sender: AsyncSender | SyncSender, /) -> Awaitable[UUID] | UUID:
+    def spawn(self, sender: AsyncSender | SyncSender, /) -> Coroutine[Any, Any, UUID] | UUID:
         """Sends the job, and returns its id; see Job.spawn."""
-        return execute(sender, _first_of(sending([self])))
+        return _send(sender, [self], _first_of, is_batch=False)
 
 
-def sending(builders: Sequence[JobBuilder]) -> Statement[list[UUID]]:
-    """The statement that sends these jobs, each with the sender's trace beside its payload."""
-    headers = []
-    for builder in builders:
-        with _tracing.tracer.sending(builder) as carried:
-            together = {**carried, **builder.headers}
-        headers.append(json.dumps(together) if together else None)
-    return _statements.enqueue(builders, headers)
+def _send(
+    sender: AsyncSender | SyncSender,
+    builders: Sequence[JobBuilder],
+    finished: Callable[[Statement[list[UUID]]], Statement[T]],
+    *,
+    is_batch: bool,
+) -> Coroutine[Any, Any, T] | T:
+    """Sends these jobs, each with the sender's trace, if there is one, beside its payload."""
+    tracer = _tracing.tracer
+    if tracer is None:
+        return execute(sender, finished(_statement(builders, [builder.headers for builder in builders])))
+    sending = tracer.sending(builders, is_batch=is_batch)
+    with sending.under_way():
+        result = execute(sender, finished(_statement(builders, sending.headers)))
+    if isinstance(result, Coroutine):
+        return _awaited(result, sending)
+    sending.sent(result if isinstance(result, UUID) else None)
+    return result
+
+
+async def _awaited(result: Coroutine[Any, Any, T], sending: _tracing.Sending) -> T:
+    with sending.under_way():
+        sent = await result
+    sending.sent(sent if isinstance(sent, UUID) else None)
+    return sent
+
+
+def _statement(builders: Sequence[JobBuilder], headers: Iterable[Mapping[str, str]]) -> Statement[list[UUID]]:
+    return _statements.enqueue(builders, [json.dumps(dict(one)) if one else None for one in headers])
 
 
 def _first_of(statement: Statement[list[UUID]]) -> Statement[UUID]:
     return Statement(statement.text, statement.parameters, lambda rows: statement.read(rows)[0])
 
 
+def _all_of(statement: Statement[list[UUID]]) -> Statement[list[UUID]]:
+    return statement
+
+
 @overload
-def spawn_many(sender: AsyncSender, jobs: Iterable[JobBuilder]) -> Awaitable[list[UUID]]: ...
+def spawn_many(sender: AsyncSender, jobs: Iterable[JobBuilder]) -> Coroutine[Any, Any, list[UUID]]: ...
 @overload
 def spawn_many(sender: SyncSender, jobs: Iterable[JobBuilder]) -> list[UUID]: ...
-def spawn_many(sender: AsyncSender | SyncSender, jobs: Iterable[JobBuilder]) -> Awaitable[list[UUID]] | list[UUID]:
+def spawn_many(
+    sender: AsyncSender | SyncSender, jobs: Iterable[JobBuilder]
+) -> Coroutine[Any, Any, list[UUID]] | list[UUID]:
     """Sends many jobs in one round trip, all or none: `spawn_many(connection, [send_mail.prepare(to=a) for a in …])`.
 
     Args:
@@ -165,4 +194,8 @@ def spawn_many(sender: AsyncSender | SyncSender, jobs: Iterable[JobBuilder]) -> 
 
     Raises: as Job.spawn.
     """
-    return execute(sender, sending(list(jobs)))
+    builders = list(jobs)
+    for builder in builders:
+        if not isinstance(builder, JobBuilder):
+            raise TypeError(f"jobs must be builders, as prepare() returns them, not {builder!r:.200}")
+    return _send(sender, builders, _all_of, is_batch=True)

@@ -76,6 +76,16 @@ class Delivery:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.id} attempt {self.attempt}>"
 
+    def log_fields(self) -> dict[str, Any]:
+        """What log records about this delivery carry as extra fields, so that all of them can be found by it."""
+        return {
+            "job_id": str(self.id),
+            "job_name": self.name,
+            "attempt": self.attempt,
+            "channel_name": self.channel_name,
+            "channel_args": self.channel_args,
+        }
+
     @property
     def headers(self) -> Mapping[str, str]:
         """What travelled beside the payload."""

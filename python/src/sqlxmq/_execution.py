@@ -7,6 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ logger = logging.getLogger("sqlxmq")
 class Call:
     """A function that is running for one job, or for a batch of them."""
 
-    __slots__ = ("deliveries", "has_ended", "is_over_time", "job", "lease", "on_end", "started_at", "task")
+    __slots__ = ("deliveries", "has_ended", "is_over_time", "job", "lease", "on_end", "started_at", "task", "traced")
 
     def __init__(
         self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
@@ -44,6 +45,7 @@ class Call:
         self.has_ended = False
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
+        self.traced: _tracing.Running | None = None
 
 
 def text_of(error: BaseException) -> str:
@@ -119,7 +121,7 @@ class Executor:
 
     def _refuse(self, row: Sequence[Any]) -> None:
         error = UnknownJobError(row[1])
-        self._tell_error_handler(row[1], error)
+        self._tell_error_handler(row[1], error, Delivery(self._registry.context, *row[:9]))
         self._reporter.fail(Failure((row[0], row[4]), text_of(error), None, False))
 
     def _start_single(self, job: Any, row: Sequence[Any], on_end: Callable[[int], None]) -> None:
@@ -149,7 +151,7 @@ class Executor:
                 item.payload = job.decode(item.raw_json)
             except Exception as error:
                 # One bad payload spoils no other.
-                self._tell_error_handler(item.name, error)
+                self._tell_error_handler(item.name, error, item)
                 self._reporter.fail(Failure((item.id, item.attempt), text_of(error), None, False))
             else:
                 batch.append(item)
@@ -163,11 +165,25 @@ class Executor:
         for delivery in call.deliveries:
             self._in_hand[delivery.id, delivery.attempt] = call
             self._tell_observers("started", delivery)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
             self._hurry()
-        call.task = self._loop.create_task(self._run(call, current))
+        tracer = _tracing.tracer
+        run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
+        call.task = self._loop.create_task(run)
 
     # Running
+
+    async def _run_traced(self, tracer: _tracing.Tracer, call: Call, current: Any) -> None:
+        with ExitStack() as stack:
+            try:
+                call.traced = stack.enter_context(
+                    tracer.running(call.deliveries, is_batch=isinstance(call.job, BatchJob))
+                )
+            except Exception:
+                logger.exception("a call is not traced: tracing failed")
+            await self._run(call, current)
 
     async def _run(self, call: Call, current: Any) -> None:
         # An eager task runs before whoever made it knows it.
@@ -210,9 +226,8 @@ class Executor:
         if job.context_parameters:
             kwargs.update(self._context[job.name])
         if job.is_async:
-            with _tracing.tracer.running(current):
-                return await job.function(*args, **kwargs)
-        return await self._threads.run(partial(_traced, current, partial(job.function, *args, **kwargs)))
+            return await job.function(*args, **kwargs)
+        return await self._threads.run(partial(job.function, *args, **kwargs))
 
     def _time_is_over(self, call: Call) -> None:
         # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
@@ -228,14 +243,29 @@ class Executor:
         if isinstance(delivery, BatchItem) and delivery.outcome is not None:
             ended = delivery.outcome
         outcome = self._outcome(call, delivery, (delivery.id, delivery.attempt), ended)
-        self._tell_observers("ended", delivery, outcome, time.perf_counter() - call.started_at)
+        seconds = time.perf_counter() - call.started_at
+        self._tell_observers("ended", delivery, outcome, seconds)
+        # What the function has asked for is worth a word where nothing else tells of it.
+        level = logging.INFO if outcome in ("retried", "snoozed") else logging.DEBUG
+        if logger.isEnabledFor(level):
+            reason = f": {ended}" if isinstance(ended, Outcome) else ""
+            logger.log(
+                level, "job %s of %s was %s after %.3f s%s", delivery.id, delivery.name, outcome, seconds, reason,
+                extra={**delivery.log_fields(), "outcome": outcome, "seconds": seconds},
+            )  # fmt: skip
+        if call.traced is not None:
+            try:
+                call.traced.ended(delivery, outcome, ended)
+            except Exception:
+                logger.exception("tracing failed for job %s", delivery.id, extra=delivery.log_fields())
 
-    def _tell_observers(self, what: str, *arguments: Any) -> None:
+    def _tell_observers(self, what: str, delivery: Delivery, *details: Any) -> None:
         for observer in self._observers:
             try:
-                getattr(observer, what)(*arguments)
+                getattr(observer, what)(delivery, *details)
             except Exception:
-                logger.exception("an observer failed: %r", observer)
+                # Whoever only looks on must not keep a job from being run or reported.
+                logger.exception("an observer failed for job %s", delivery.id, extra=delivery.log_fields())
 
     def _outcome(self, call: Call, delivery: Delivery, key: Key, ended: BaseException | None) -> str:
         """Reports how a job ended, and names it."""
@@ -306,6 +336,14 @@ class Executor:
         for delivery in call.deliveries:
             self._in_hand.pop((delivery.id, delivery.attempt), None)
 
+    def log_fields(self, key: Key) -> dict[str, Any]:
+        """Those of a delivery that is in hand; of any other, what its key says."""
+        call = self._in_hand.get(key)
+        for delivery in () if call is None else call.deliveries:
+            if (delivery.id, delivery.attempt) == key:
+                return delivery.log_fields()
+        return {"job_id": str(key[0]), "attempt": key[1]}
+
     # Leases
 
     def leases(self) -> dict[Key, timedelta]:
@@ -322,10 +360,7 @@ class Executor:
             return
         for delivery in call.deliveries:
             if (delivery.id, delivery.attempt) == key and not delivery.is_settled and delivery.stop_reason is None:
-                logger.warning(
-                    "job %s is told to stop: %s", delivery.id, reason,
-                    extra={"job_id": str(delivery.id), "job_name": delivery.name, "attempt": delivery.attempt},
-                )  # fmt: skip
+                logger.warning("job %s is told to stop: %s", delivery.id, reason, extra=delivery.log_fields())
                 self._stop(call, [delivery], reason)
 
     def _stop(self, call: Call, deliveries: Iterable[Delivery], reason: str) -> None:
@@ -372,8 +407,3 @@ def _concerns(ended: BaseException, delivery: Delivery) -> bool:
     if isinstance(ended, LeaseLost):
         return ended.id == delivery.id
     return delivery.stop_reason is not None
-
-
-def _traced(current: Any, function: Callable[[], Any]) -> Any:
-    with _tracing.tracer.running(current):
-        return function()

@@ -101,7 +101,7 @@ class GroupLoop:
                 except Exception as error:
                     # Whatever it is: a worker that does not poll any more must not look alive.
                     wait = pauses.next()
-                    logger.warning("a poll failed, next try in %.1f s: %s", wait, error)
+                    logger.warning("a poll failed, next try in %.1f s: %s", wait, error, extra={"worker": self._worker})
             if wait != 0:
                 is_heard = self._listener is not None and self._listener.is_heard
                 limit = LONGEST_SLEEP if is_heard else LONGEST_SLEEP_UNHEARD

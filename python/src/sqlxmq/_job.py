@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_args, get_origin, overload
 from uuid import UUID
@@ -45,12 +46,18 @@ class AnyJob:
         lease: timedelta | None,
         time_limit: timedelta | None,
     ) -> None:
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function) or not callable(function):
+        if isinstance(function, staticmethod):
+            function = function.__func__
+        if not _is_plain_or_async(function):
             raise TypeError(f"@job takes a function or an async function, not {function!r}")
+        if name is None:
+            if not hasattr(function, "__qualname__"):
+                raise TypeError(f"{function!r} has no name of its own: give the job one")
+            name = f"{function.__module__}.{function.__qualname__}"
         for what, duration in (("lease", lease), ("time_limit", time_limit)):
             if duration is not None and duration <= timedelta(0):
                 raise ValueError(f"{what} is {duration}, but it must be positive")
-        self.name = name or f"{function.__module__}.{function.__qualname__}"
+        self.name = name
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.lease = lease
@@ -59,11 +66,11 @@ class AnyJob:
         self._proto = proto
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
-        try:
-            self._parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-        except NameError as error:
-            raise TypeError(f"job {self.name}: the annotations of its parameters are not known: {error}") from error
+        self._parameters = _parameters(function, name)
         self.context_parameters = [p for p in self._parameters if isinstance(p.default, FromContext)]
+        for parameter in self.context_parameters:
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise TypeError(f"job {name}: parameter {parameter.name} must have a name to get its context by")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -102,7 +109,7 @@ class AnyJob:
             channel_args=channel_args,
             delay=delay,
             retries=retries,
-            retry_backoff=seconds(backoff_secs),
+            retry_backoff=seconds(backoff_secs, "backoff_secs"),
             ordered=ordered,
             priority=priority,
             commit_interval=commit_interval,
@@ -124,10 +131,58 @@ class AnyJob:
             builder.set_options(self._proto)
         elif self._proto is not None:
             builder = self._proto(builder)
+            if not isinstance(builder, JobBuilder):
+                raise TypeError(f"job {self.name}: its proto returned {builder!r}, but it must return a JobBuilder")
         builder.set_options(self._sent_with)
         if id is not None:
             builder.id = id
         return builder
+
+
+def _is_plain_or_async(function: Any) -> bool:
+    """Whether it can be called, and does its work then: a generator and a class do not."""
+    return (
+        callable(function)
+        and not isinstance(function, type | AnyJob)
+        and not inspect.isgeneratorfunction(function)
+        and not inspect.isasyncgenfunction(function)
+    )
+
+
+def _parameters(function: Callable[..., Any], job_name: str) -> list[inspect.Parameter]:
+    """The function's parameters, with annotations that are types. Raises TypeError if they cannot be found."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (ValueError, NameError) as error:
+        raise TypeError(f"job {job_name}: the parameters of {function!r} cannot be found: {error}") from error
+    names = getattr(function, "__qualname__", "").split(".")
+    if parameters and inspect.isfunction(function) and names[-2:-1] not in ([], ["<locals>"]):
+        first = parameters[0]
+        if first.name in ("self", "cls") and first.annotation is first.empty:
+            raise TypeError(f"job {job_name} is a method: there is no object that a worker could call it with")
+    # The place of definition: what was decorated or made partial knows the names in its annotations.
+    defined: Any = inspect.unwrap(function)
+    while isinstance(defined, functools.partial):
+        defined = inspect.unwrap(defined.func)
+    known = getattr(getattr(defined, "__func__", defined), "__globals__", {})
+    for number, parameter in enumerate(parameters):
+        if isinstance(parameter.annotation, str):
+            try:
+                kind = eval(parameter.annotation, known)
+            except Exception as error:
+                if isinstance(parameter.default, FromContext) and parameter.default.name is not None:
+                    continue
+                raise TypeError(
+                    f"job {job_name}: parameter {parameter.name} is annotated as {parameter.annotation}, "
+                    f"which is not known when the program runs: {error}"
+                ) from error
+            parameters[number] = parameter.replace(annotation=kind)
+    return parameters
+
+
+def _check_first(job_name: str, first: inspect.Parameter) -> None:
+    if first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        raise TypeError(f"job {job_name}: parameter {first.name} must be one that can be given by its position")
 
 
 class Job(AnyJob, Generic[C, P, R]):
@@ -149,12 +204,11 @@ class Job(AnyJob, Generic[C, P, R]):
                     + ("it must come first" if kind is own else f"this function takes a {own.__name__}")
                 )
         self.takes_current_job = bool(self._parameters) and self._parameters[0].annotation is own
-        self._payload = ArgumentsPayload(
-            self.name,
-            [p for p in self._parameters[self.takes_current_job :] if p not in self.context_parameters],
-        )
+        if self.takes_current_job:
+            _check_first(self.name, self._parameters[0])
+        self._payload = ArgumentsPayload(self.name, self._parameters[self.takes_current_job :], self.context_parameters)
 
-    def __call__(self, *args: C.args, **kwargs: C.kwargs) -> R:
+    def __call__(self, /, *args: C.args, **kwargs: C.kwargs) -> R:
         """Calls the function itself: no job is sent."""
         return cast(R, self.function(*args, **kwargs))
 
@@ -168,10 +222,12 @@ class Job(AnyJob, Generic[C, P, R]):
         return self.builder().set_raw_json(self._payload.encode(args, kwargs))
 
     @overload
-    def spawn(self, sender: AsyncSender, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[UUID]: ...
+    def spawn(self, sender: AsyncSender, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, UUID]: ...
     @overload
     def spawn(self, sender: SyncSender, /, *args: P.args, **kwargs: P.kwargs) -> UUID: ...
-    def spawn(self, sender: AsyncSender | SyncSender, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[UUID] | UUID:
+    def spawn(
+        self, sender: AsyncSender | SyncSender, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, UUID] | UUID:
         """Sends the job, with the function's own arguments, and returns its id.
 
         On a connection (psycopg, asyncpg, SQLAlchemy, Django), a cursor or a session it is part of the
@@ -206,6 +262,7 @@ class BatchJob(AnyJob, Generic[T, R]):
         first = self._parameters[0] if self._parameters else None
         if first is None or (get_origin(first.annotation) or first.annotation) is not own:
             raise TypeError(f"job {self.name}: its first parameter must be a {own.__name__}")
+        _check_first(self.name, first)
         for parameter in self._parameters[1:]:
             if parameter not in self.context_parameters and parameter.default is parameter.empty:
                 raise TypeError(
@@ -215,11 +272,11 @@ class BatchJob(AnyJob, Generic[T, R]):
         kind = get_args(first.annotation)
         self._payload: ValuePayload[T] = ValuePayload(f"job {self.name}: the payload", kind[0] if kind else Any)
 
-    def __call__(self, batch: Batch[T] | SyncBatch[T], **context: Any) -> R:
+    def __call__(self, batch: Batch[T] | SyncBatch[T], /, **context: Any) -> R:
         """Calls the function itself: no job is sent."""
         return cast(R, self.function(batch, **context))
 
-    def prepare(self, payload: T, /) -> JobBuilder:
+    def prepare(self, /, payload: T) -> JobBuilder:
         """One job as a builder; see spawn_many.
 
         Raises EncodingError if the payload cannot be written as JSON, or is not of the batch's type.
@@ -227,10 +284,10 @@ class BatchJob(AnyJob, Generic[T, R]):
         return self.builder().set_raw_json(self._payload.encode(payload))
 
     @overload
-    def spawn(self, sender: AsyncSender, /, payload: T) -> Awaitable[UUID]: ...
+    def spawn(self, sender: AsyncSender, /, payload: T) -> Coroutine[Any, Any, UUID]: ...
     @overload
     def spawn(self, sender: SyncSender, /, payload: T) -> UUID: ...
-    def spawn(self, sender: AsyncSender | SyncSender, /, payload: T) -> Awaitable[UUID] | UUID:
+    def spawn(self, sender: AsyncSender | SyncSender, /, payload: T) -> Coroutine[Any, Any, UUID] | UUID:
         """Sends one job and returns its id; see Job.spawn."""
         return self.prepare(payload).spawn(sender)
 
@@ -357,20 +414,22 @@ def job(
             cannot hold, or the wrong kind of CurrentJob.
         ValueError: lease, time_limit or batch is out of range.
     """
+    if name is not None and not isinstance(name, str) and not callable(name):
+        raise TypeError(f"name is {name!r}, but it must be a text")
     settings: dict[str, Any] = {
         "name": name if isinstance(name, str) else None,
         "sent_with": JobOptions(
             channel_name=channel_name,
             channel_args=channel_args,
             retries=retries,
-            retry_backoff=seconds(backoff_secs),
+            retry_backoff=seconds(backoff_secs, "backoff_secs"),
             ordered=ordered,
             priority=priority,
             when_dead=when_dead,
         ),
         "proto": proto,
-        "lease": seconds(lease),
-        "time_limit": seconds(time_limit),
+        "lease": seconds(lease, "lease"),
+        "time_limit": seconds(time_limit, "time_limit"),
     }
     if callable(name):
         return _Decorator(settings)(name)

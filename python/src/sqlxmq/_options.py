@@ -42,6 +42,13 @@ class JobOptions:
         )
 
 
-def seconds(duration: timedelta | float | None) -> timedelta | None:
-    """A duration that may be given in seconds."""
-    return timedelta(seconds=duration) if isinstance(duration, int | float) else duration
+def seconds(duration: timedelta | float | None, what: str = "the duration") -> timedelta | None:
+    """A duration that may be given in seconds. Raises TypeError or ValueError, which name what, if it is none."""
+    if duration is None or isinstance(duration, timedelta):
+        return duration
+    if not isinstance(duration, int | float):
+        raise TypeError(f"{what} is {duration!r}, but it must be a timedelta or a number of seconds")
+    try:
+        return timedelta(seconds=duration)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{what} is {duration!r} seconds, which a timedelta cannot hold") from None

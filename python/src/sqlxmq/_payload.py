@@ -9,14 +9,42 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar, Union
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import msgspec
 
 from sqlxmq._errors import DecodingError, EncodingError
 
 T = TypeVar("T")
+
+# What JSON has no form of its own for, and becomes text there.
+_WRITTEN_AS_TEXT = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
+
+# Libraries have classes of their own that are text, numbers and times all the same; msgspec takes these
+# very types only. A datetime is a date, and comes before it.
+_PLAIN: tuple[tuple[type[Any], Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, lambda value: memoryview(value).tobytes()),
+    (datetime, lambda value: datetime.combine(_plain_date(value), _plain_time(value))),
+    (date, lambda value: _plain_date(value)),
+    (time, lambda value: _plain_time(value)),
+    (timedelta, lambda value: timedelta(value.days, value.seconds, value.microseconds)),
+    (Decimal, Decimal),
+)
+
+
+def _plain_date(value: date) -> date:
+    return date(value.year, value.month, value.day)
+
+
+def _plain_time(value: datetime | time) -> time:
+    return time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold)
 
 
 def _is_pydantic_model(kind: Any) -> bool:
@@ -28,6 +56,9 @@ def _is_pydantic_model(kind: Any) -> bool:
 def _encode_other(value: Any) -> Any:
     if _is_pydantic_model(type(value)):
         return value.model_dump(mode="json", by_alias=True)
+    for kind, plain in _PLAIN:
+        if isinstance(value, kind):
+            return plain(value)
     raise TypeError(f"objects of type {type(value).__qualname__} cannot be written as JSON")
 
 
@@ -42,10 +73,23 @@ def _decode_other(kind: type[Any], value: Any) -> Any:
 def to_json(value: Any) -> str:
     """A value as JSON text.
 
-    Raises TypeError or ValueError for what JSON cannot hold, not-a-number and infinity included.
+    Raises TypeError or ValueError for what JSON cannot hold, not-a-number and infinity, half a surrogate
+    pair, and what contains itself included.
     """
-    builtins = msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_other)
-    return json.dumps(builtins, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    try:
+        builtins = msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_other)
+        text = json.dumps(builtins, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply, or contains itself") from None
+    text.encode()
+    return text
+
+
+def _check_type(value: Any, kind: Any) -> None:
+    """Raises TypeError or ValueError if a value is not of a type. What comes out of JSON could be all the
+    same: bytes, a date or a UUID become text there, which a parameter for text would get."""
+    tree = msgspec.to_builtins(value, builtin_types=_WRITTEN_AS_TEXT, enc_hook=_encode_other)
+    msgspec.convert(tree, kind, builtin_types=_WRITTEN_AS_TEXT, dec_hook=_decode_other)
 
 
 def _refused_part(kind: Any, seen: set[int]) -> str | None:
@@ -54,7 +98,7 @@ def _refused_part(kind: Any, seen: set[int]) -> str | None:
         return None
     seen.add(id(kind))
     if isinstance(kind, msgspec.inspect.CustomType):
-        return None if _is_pydantic_model(kind.cls) else kind.cls.__qualname__
+        return None if kind.cls is object or _is_pydantic_model(kind.cls) else kind.cls.__qualname__
     if isinstance(kind, msgspec.inspect.Type | msgspec.inspect.Field):
         kind = [getattr(kind, name) for name in kind.__struct_fields__]
     if isinstance(kind, list | tuple):
@@ -66,14 +110,16 @@ def _refused_part(kind: Any, seen: set[int]) -> str | None:
 
 def check_annotation(where: str, annotation: Any) -> None:
     """Raises TypeError, beginning with where, if values of this type cannot come out of JSON."""
+    reason: object
     try:
         refused = _refused_part(msgspec.inspect.type_info(annotation), set())
-    except TypeError as error:
-        raise TypeError(f"{where} cannot be read from JSON: {error}") from None
-    if refused is not None:
+        reason = refused and f"JSON does not hold objects of type {refused}"
+    except Exception as error:  # of many kinds: a name inside of a class that is not known, a wrong default …
+        reason = error
+    if reason is not None:
         raise TypeError(
-            f"{where} cannot be read from JSON, which does not hold objects of type {refused}; what the worker is to "
-            "give it from the registry's context has the default from_context()"
+            f"{where} cannot be read from JSON: {reason}; what the worker is to give it from the registry's context "
+            "has the default from_context()"
         )
 
 
@@ -84,48 +130,59 @@ class ValuePayload(Generic[T]):
         """Raises TypeError, beginning with where, if values of this type cannot come out of JSON."""
         check_annotation(where, annotation)
         self._where = where
+        self._kind = annotation
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(annotation, dec_hook=_decode_other)
 
     def encode(self, value: T) -> str:
         """The value as JSON. Raises EncodingError if it cannot be written, or is not of the type."""
         try:
             text = to_json(value)
+            _check_type(value, self._kind)
             self._decoder.decode(text)
-        except (TypeError, ValueError, msgspec.MsgspecError) as error:
-            raise EncodingError(f"{self._where} is {value!r:.200}, which cannot be sent: {error}") from None
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise EncodingError(f"{self._where} is {_shown(value)}, which cannot be sent: {error}") from None
         return text
 
     def decode(self, text: str | None) -> T:
         """The value. Raises DecodingError if the payload is none of the type."""
         try:
             return self._decoder.decode("null" if text is None else text)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise DecodingError(f"the payload {text!s:.200} does not fit: {error}") from None
 
 
 class ArgumentsPayload:
     """A payload that is a JSON object of a function's arguments."""
 
-    def __init__(self, job_name: str, parameters: Iterable[inspect.Parameter]) -> None:
-        """Raises TypeError, naming the parameter, if a parameter cannot be part of a payload."""
+    def __init__(
+        self, job_name: str, parameters: Iterable[inspect.Parameter], from_context: Iterable[inspect.Parameter]
+    ) -> None:
+        """
+        Args:
+            job_name: for messages.
+            parameters: the function's, without the one for the current job.
+            from_context: those of them that the worker fills.
+
+        Raises TypeError, naming the parameter, if a parameter cannot be part of a payload.
+        """
         self._job_name = job_name
-        self._signature = inspect.Signature([parameter.replace(default=parameter.default) for parameter in parameters])
+        # With those from the context, so that positions mean what they mean to the function.
+        self._signature = inspect.Signature(list(parameters))
+        self._from_context = {parameter.name for parameter in from_context}
+        self._names = []
         fields: list[Any] = []
         for parameter in self._signature.parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise TypeError(f"job {job_name}: parameter {parameter.name} must have a name to be sent under")
+            if parameter.name in self._from_context:
+                continue
             kind = Any if parameter.annotation is parameter.empty else parameter.annotation
             check_annotation(f"job {job_name}: parameter {parameter.name}", kind)
-            if parameter.default is parameter.empty:
-                fields.append((parameter.name, kind))
-            else:
-                fields.append((parameter.name, Union[kind, msgspec.UnsetType], msgspec.UNSET))  # noqa: UP007 (evaluated)
-        # Required fields have to come first; the order of keys in an object means nothing.
-        fields.sort(key=len)
-        self._names = [field[0] for field in fields]
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-            msgspec.defstruct("Arguments", fields, forbid_unknown_fields=True), dec_hook=_decode_other
-        )
+            default = msgspec.NODEFAULT if parameter.default is parameter.empty else msgspec.UNSET
+            fields.append((f"argument_{len(fields)}", kind, msgspec.field(default=default, name=parameter.name)))
+            self._names.append(parameter.name)
+        self._kind = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._kind, dec_hook=_decode_other)
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """The arguments as a JSON object.
@@ -140,19 +197,22 @@ class ArgumentsPayload:
             raise TypeError(f"job {self._job_name}: {error}") from None
         parts = []
         for name, value in arguments.items():
+            if name in self._from_context:
+                raise TypeError(f"job {self._job_name}: {name} is not sent: the worker gives it from its context")
             try:
                 parts.append(f'"{name}":{to_json(value)}')
             except (TypeError, ValueError, msgspec.MsgspecError) as error:
                 raise EncodingError(
-                    f"job {self._job_name}: argument {name} is {value!r:.200}, which JSON cannot hold: {error}"
+                    f"job {self._job_name}: argument {name} is {_shown(value)}, which JSON cannot hold: {error}"
                 ) from None
         text = "{" + ",".join(parts) + "}"
         try:
+            _check_type(arguments, self._kind)
             self._decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             # The message ends with the place, $.name…, where the value does not fit its type.
             name = str(error).rpartition("`$.")[2].partition("`")[0].partition(".")[0].partition("[")[0]
-            what = f"argument {name} is {arguments[name]!r:.200}" if name in arguments else f"arguments {text:.200}"
+            what = f"argument {name} is {_shown(arguments[name])}" if name in arguments else f"arguments {text:.200}"
             raise EncodingError(f"job {self._job_name}: {what}, which the worker would refuse: {error}") from None
         return text
 
@@ -166,11 +226,14 @@ class ArgumentsPayload:
             return {}
         try:
             decoded = self._decoder.decode("{}" if text is None else text)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise DecodingError(f"the payload {text!s:.200} does not fit the arguments: {error}") from None
-        arguments = {}
-        for name in self._names:
-            value = getattr(decoded, name)
-            if value is not msgspec.UNSET:
-                arguments[name] = value
-        return arguments
+        values = zip(self._names, (getattr(decoded, field) for field in decoded.__struct_fields__), strict=True)
+        return {name: value for name, value in values if value is not msgspec.UNSET}
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.200}"
+    except Exception as error:
+        return f"a {type(value).__qualname__} (whose repr raises {type(error).__name__})"

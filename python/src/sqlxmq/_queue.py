@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import overload
+from typing import Any, overload
 from uuid import UUID
 
 from sqlxmq import _statements
@@ -16,10 +16,10 @@ from sqlxmq._senders import AsyncSender, SyncSender, execute
 
 
 @overload
-def commit(sender: AsyncSender, ids: Iterable[UUID | str]) -> Awaitable[list[UUID]]: ...
+def commit(sender: AsyncSender, ids: Iterable[UUID | str]) -> Coroutine[Any, Any, list[UUID]]: ...
 @overload
 def commit(sender: SyncSender, ids: Iterable[UUID | str]) -> list[UUID]: ...
-def commit(sender: AsyncSender | SyncSender, ids: Iterable[UUID | str]) -> Awaitable[list[UUID]] | list[UUID]:
+def commit(sender: AsyncSender | SyncSender, ids: Iterable[UUID | str]) -> Coroutine[Any, Any, list[UUID]] | list[UUID]:
     """Second phase of a two-phase send: makes jobs real that were sent with a commit_interval.
 
     Returns the ids that were reserved and are committed now.
@@ -28,10 +28,10 @@ def commit(sender: AsyncSender | SyncSender, ids: Iterable[UUID | str]) -> Await
 
 
 @overload
-def clear(sender: AsyncSender, channel_names: Sequence[str]) -> Awaitable[None]: ...
+def clear(sender: AsyncSender, channel_names: Sequence[str]) -> Coroutine[Any, Any, None]: ...
 @overload
 def clear(sender: SyncSender, channel_names: Sequence[str]) -> None: ...
-def clear(sender: AsyncSender | SyncSender, channel_names: Sequence[str]) -> Awaitable[None] | None:
+def clear(sender: AsyncSender | SyncSender, channel_names: Sequence[str]) -> Coroutine[Any, Any, None] | None:
     """Removes all jobs of these channel names.
 
     Raises TypeError if channel_names is a text instead of a list of texts.
@@ -42,30 +42,30 @@ def clear(sender: AsyncSender | SyncSender, channel_names: Sequence[str]) -> Awa
 
 
 @overload
-def clear_all(sender: AsyncSender) -> Awaitable[None]: ...
+def clear_all(sender: AsyncSender) -> Coroutine[Any, Any, None]: ...
 @overload
 def clear_all(sender: SyncSender) -> None: ...
-def clear_all(sender: AsyncSender | SyncSender) -> Awaitable[None] | None:
+def clear_all(sender: AsyncSender | SyncSender) -> Coroutine[Any, Any, None] | None:
     """Removes all jobs."""
     return execute(sender, _statements.clear_all())
 
 
 @overload
-def exists(sender: AsyncSender, id: UUID | str) -> Awaitable[bool]: ...
+def exists(sender: AsyncSender, id: UUID | str) -> Coroutine[Any, Any, bool]: ...
 @overload
 def exists(sender: SyncSender, id: UUID | str) -> bool: ...
-def exists(sender: AsyncSender | SyncSender, id: UUID | str) -> Awaitable[bool] | bool:
+def exists(sender: AsyncSender | SyncSender, id: UUID | str) -> Coroutine[Any, Any, bool] | bool:
     """Whether a job is in the queue, in whatever state."""
     return execute(sender, _statements.exists(id))
 
 
 @overload
-def cancel(sender: AsyncSender, ids: Iterable[UUID | str]) -> Awaitable[Mapping[UUID, str]]: ...
+def cancel(sender: AsyncSender, ids: Iterable[UUID | str]) -> Coroutine[Any, Any, Mapping[UUID, str]]: ...
 @overload
 def cancel(sender: SyncSender, ids: Iterable[UUID | str]) -> Mapping[UUID, str]: ...
 def cancel(
     sender: AsyncSender | SyncSender, ids: Iterable[UUID | str]
-) -> Awaitable[Mapping[UUID, str]] | Mapping[UUID, str]:
+) -> Coroutine[Any, Any, Mapping[UUID, str]] | Mapping[UUID, str]:
     """Cancels jobs: removes those that wait, tells the holders of those that run.
 
     Returns, for each that is in the queue, "removed" or "requested".
@@ -76,7 +76,7 @@ def cancel(
 @overload
 def retry(
     sender: AsyncSender, ids: Iterable[UUID | str], *, retries: int = 0, delay: timedelta = timedelta(0)
-) -> Awaitable[list[UUID]]: ...
+) -> Coroutine[Any, Any, list[UUID]]: ...
 @overload
 def retry(
     sender: SyncSender, ids: Iterable[UUID | str], *, retries: int = 0, delay: timedelta = timedelta(0)
@@ -87,7 +87,7 @@ def retry(
     *,
     retries: int = 0,
     delay: timedelta = timedelta(0),
-) -> Awaitable[list[UUID]] | list[UUID]:
+) -> Coroutine[Any, Any, list[UUID]] | list[UUID]:
     """Gives dead jobs another try.
 
     Args:

@@ -124,19 +124,14 @@ class JobRegistry:
 
     def report(self, name: str, error: BaseException, delivery: Delivery | None = None) -> None:
         """Tells the error handler; an error of its own is logged, and goes no further."""
+        extra = {"job_name": name} if delivery is None else delivery.log_fields()
         if self._error_handler is None:
-            extra: dict[str, Any] = {"job_name": name}
-            if delivery is not None:
-                extra.update(
-                    job_id=str(delivery.id), attempt=delivery.attempt, channel_name=delivery.channel_name,
-                    channel_args=delivery.channel_args,
-                )  # fmt: skip
             logger.error("job %s failed: %s", name, error, exc_info=error, extra=extra)
             return
         try:
             self._error_handler(name, error)
         except Exception:
-            logger.exception("the error handler failed for job %s", name)
+            logger.exception("the error handler failed for job %s", name, extra=extra)
 
     def runner(
         self,

@@ -14,7 +14,7 @@ import psycopg
 from sqlxmq._connections import Link, Pauses
 
 logger = logging.getLogger("sqlxmq")
-T = TypeVar("T")
+T = TypeVar("T", bound="Key | Failure | Release")
 
 # A delivery: the job's id and the attempt.
 Key: TypeAlias = tuple[UUID, int]
@@ -57,14 +57,21 @@ class Release(NamedTuple):
 class Reporter:
     """Reports outcomes to the database, in few statements, without letting a lone one wait."""
 
-    def __init__(self, link: Link, on_reported: Callable[[Iterable[Key]], None]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        on_reported: Callable[[Iterable[Key]], None],
+        log_fields: Callable[[Key], dict[str, Any]],
+    ) -> None:
         """
         Args:
             link: the connection for reports.
             on_reported: called with deliveries that are off the runner's hands.
+            log_fields: what log records about a delivery carry.
         """
         self._link = link
         self._on_reported = on_reported
+        self._log_fields = log_fields
         self._completed: list[Key] = []
         self._failed: list[Failure] = []
         self._released: list[Release] = []
@@ -125,7 +132,10 @@ class Reporter:
                 await asyncio.sleep(pause)
             except Exception as error:
                 if len(batch) == 1:
-                    logger.exception("a report was refused; its job will run again: %s", error)
+                    logger.exception(
+                        "a report was refused; its job will run again: %s", error,
+                        extra=self._log_fields(_key_of(batch[0])),
+                    )  # fmt: skip
                     return
                 for one in batch:
                     await self._report(report, [one])
@@ -133,7 +143,7 @@ class Reporter:
 
     async def _report_completed(self, batch: list[Key]) -> None:
         ids, attempts = _columns(batch)
-        self._warn_of_late_ones("was finished", await self._link.fetch(COMPLETE, (ids, ids, attempts)))
+        self._warn_of_late_ones("was finished", batch, await self._link.fetch(COMPLETE, (ids, ids, attempts)))
 
     async def _report_failed(self, batch: list[Failure]) -> None:
         ids, attempts = _columns([one.key for one in batch])
@@ -144,17 +154,28 @@ class Reporter:
                 [one.is_final for one in batch],
             ),
         )  # fmt: skip
-        self._warn_of_late_ones("failed", late)
+        self._warn_of_late_ones("failed", batch, late)
 
     async def _report_released(self, batch: list[Release]) -> None:
         ids, attempts = _columns([one.key for one in batch])
         self._warn_of_late_ones(
-            "was given back", await self._link.fetch(RELEASE, (ids, ids, attempts, batch[0].due_in))
+            "was given back", batch, await self._link.fetch(RELEASE, (ids, ids, attempts, batch[0].due_in))
         )
 
-    def _warn_of_late_ones(self, what: str, late: list[tuple[Any, ...]]) -> None:
+    def _warn_of_late_ones(
+        self, what: str, batch: Sequence[Key | Failure | Release], late: list[tuple[Any, ...]]
+    ) -> None:
+        if not late:
+            return
+        attempts = dict(map(_key_of, batch))
         for (id,) in late:
-            logger.warning("job %s %s too late: its lease was lost", id, what, extra={"job_id": str(id)})
+            logger.warning(
+                "job %s %s too late: its lease was lost", id, what, extra=self._log_fields((id, attempts[id]))
+            )
+
+
+def _key_of(one: Key | Failure | Release) -> Key:
+    return one.key if isinstance(one, Failure | Release) else one
 
 
 def _columns(keys: Sequence[Key]) -> tuple[str, list[int]]:

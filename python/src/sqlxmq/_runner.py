@@ -142,7 +142,7 @@ class JobRunner:
             raise RuntimeError("the runner has been started before; make a new one")
         # One each, so that neither a slow poll nor a report that waits for a lock holds up another.
         reports = self._link()
-        self._reporter = Reporter(reports, self._on_reported)
+        self._reporter = Reporter(reports, self._on_reported, self._log_fields)
         executor = Executor(self._registry, self._source, self._reporter, self._lease, self._keep_alive_soon)
         self._executor = executor
         try:
@@ -199,6 +199,10 @@ class JobRunner:
         for loop in self._loops:
             loop.reports_went_out()
 
+    def _log_fields(self, key: Key) -> dict[str, Any]:
+        assert self._executor is not None
+        return self._executor.log_fields(key)
+
     # Stopping
 
     async def stop(self) -> None:
@@ -224,12 +228,9 @@ class JobRunner:
         await executor.wait(LAST_WORDS)
         left = executor.abandon()
         if given_back > len(left):
-            logger.info("gave back %d unfinished jobs", given_back - len(left))
+            logger.info("gave back %d unfinished jobs", given_back - len(left), extra={"worker": self._worker})
         for delivery in left:
-            logger.warning(
-                "job %s does not stop; its lease runs out", delivery.id,
-                extra={"job_id": str(delivery.id), "job_name": delivery.name, "attempt": delivery.attempt},
-            )  # fmt: skip
+            logger.warning("job %s does not stop; its lease runs out", delivery.id, extra=delivery.log_fields())
         self._reporter.close()
         # The database may be gone, or somebody's lock in the way.
         await asyncio.wait([reporting], timeout=LAST_REPORTS)
@@ -265,7 +266,7 @@ class JobRunner:
         if self._stopping.is_set():
             self._hurry.set()
         else:
-            logger.info("stopping; a second signal gives unfinished jobs back now")
+            logger.info("stopping; a second signal gives unfinished jobs back now", extra={"worker": self._worker})
             self._stopping.set()
 
     async def until_stopped(self) -> None:

@@ -2,7 +2,8 @@
 
 Placeholders are $1, $2 … in their order, each used once, so that every driver's own form can be made
 of them by counting. Values are what all drivers can send: text, numbers, booleans, bytes, timedelta,
-None, and lists of these; whatever needs a type gets it by a cast.
+None, and lists of these; whatever needs a type gets it by a cast. Ids travel as text, both ways:
+applications change what drivers make of uuid.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ Rows = Sequence[Sequence[Any]]
 class Statement(Generic[T]):
     """A statement and what to make of its rows.
 
-    Attributes: text; parameters; read, which turns all rows into the result; fence, the id and the
-    attempt whose loss the database may report, which is then raised as LeaseLost.
+    Attributes: text; parameters; read, which turns all rows into the result; fences, the ids and the
+    attempts whose loss the database may report, which is then raised as LeaseLost.
     """
 
     text: str
     parameters: Sequence[Any]
     read: Callable[[Rows], T]
-    fence: tuple[UUID, int] | None = None
+    fences: Sequence[tuple[UUID, int]] = ()
 
 
 def _nothing(rows: Rows) -> None:
@@ -41,28 +42,36 @@ def _nothing(rows: Rows) -> None:
 
 
 def _ids(rows: Rows) -> list[UUID]:
-    # Drivers without a type for uuid return text, others a class of their own.
-    return [UUID(str(row[0])) for row in rows]
+    return [UUID(row[0]) for row in rows]
 
 
 def _texts(ids: Iterable[UUID | str]) -> list[str]:
-    return [str(UUID(str(id))) for id in ids]
+    if isinstance(ids, str):
+        raise TypeError(f"ids is {ids!r}, but it must be a list of ids")
+    return [_text(id) for id in ids]
+
+
+def _text(id: UUID | str) -> str:
+    try:
+        return str(UUID(str(id)))
+    except ValueError:
+        raise ValueError(f"{id!r} is not an id: it must be a UUID") from None
 
 
 # The arguments of mq_enqueue_many, and the builder's attribute that fills each. What no message of a
 # call sets is left to the database's default.
 _SENT: tuple[tuple[str, str, str], ...] = (
-    ("payloads", "text", "raw_json"),
-    ("channel_names", "text", "channel_name"),
-    ("channel_args", "text", "channel_args"),
-    ("delays", "interval", "delay"),
-    ("retries", "integer", "retries"),
-    ("retry_backoffs", "interval", "retry_backoff"),
-    ("ordered", "boolean", "ordered"),
-    ("priorities", "integer", "priority"),
-    ("commit_intervals", "interval", "commit_interval"),
-    ("payloads_bytes", "bytea", "raw_bytes"),
-    ("when_dead", "text", "when_dead"),
+    ("payloads", "text[]", "raw_json"),
+    ("channel_names", "text[]", "channel_name"),
+    ("channel_args", "text[]", "channel_args"),
+    ("delays", "interval[]", "delay"),
+    ("retries", "integer[]", "retries"),
+    ("retry_backoffs", "interval[]", "retry_backoff"),
+    ("ordered", "boolean[]", "ordered"),
+    ("priorities", "integer[]", "priority"),
+    ("commit_intervals", "interval[]", "commit_interval"),
+    ("payloads_bytes", "bytea[]", "raw_bytes"),
+    ("when_dead", "text[]", "when_dead"),
 )
 
 
@@ -74,18 +83,18 @@ def enqueue(builders: Sequence[JobBuilder], headers: Sequence[str | None]) -> St
     def add(argument: str, type: str, values: list[Any]) -> None:
         if any(value is not None for value in values):
             parameters.append(values)
-            arguments.append(f"{argument} => ${len(parameters)}::{type}[]")
+            arguments.append(f"{argument} => ${len(parameters)}::{type}")
 
     for argument, type, attribute in _SENT:
         add(argument, type, [getattr(builder, attribute) for builder in builders])
-    add("ids", "uuid", [None if builder.id is None else str(builder.id) for builder in builders])
-    add("headers", "text", list(headers))
-    return Statement(f"SELECT mq_enqueue_many({', '.join(arguments)})", parameters, _ids)
+    add("ids", "text[]::uuid[]", [None if builder.id is None else str(builder.id) for builder in builders])
+    add("headers", "text[]", list(headers))
+    return Statement(f"SELECT mq_enqueue_many({', '.join(arguments)})::text", parameters, _ids)
 
 
 def commit(ids: Iterable[UUID | str]) -> Statement[list[UUID]]:
     """Makes reserved jobs real; the ids that were reserved."""
-    return Statement("SELECT mq_commit($1::uuid[])", [_texts(ids)], _ids)
+    return Statement("SELECT mq_commit($1::text[]::uuid[])::text", [_texts(ids)], _ids)
 
 
 def clear(channel_names: Sequence[str]) -> Statement[None]:
@@ -100,43 +109,44 @@ def clear_all() -> Statement[None]:
 
 def exists(id: UUID | str) -> Statement[bool]:
     """Whether the job is in the queue."""
-    return Statement("SELECT 1 FROM mq_msgs WHERE id = $1::text::uuid", [str(UUID(str(id)))], bool)
+    return Statement("SELECT 1 FROM mq_msgs WHERE id = $1::text::uuid", [_text(id)], bool)
 
 
 def cancel(ids: Iterable[UUID | str]) -> Statement[Mapping[UUID, str]]:
     """Cancels jobs; what became of each that is in the queue."""
     return Statement(
-        "SELECT msg_id, outcome FROM mq_cancel($1::uuid[])",
+        "SELECT msg_id::text, outcome FROM mq_cancel($1::text[]::uuid[])",
         [_texts(ids)],
-        lambda rows: {UUID(str(id)): outcome for id, outcome in rows},
+        lambda rows: {UUID(id): outcome for id, outcome in rows},
     )
 
 
 def retry(ids: Iterable[UUID | str], retries: int, delay: timedelta) -> Statement[list[UUID]]:
     """Gives dead jobs another try; the ids that were dead."""
-    return Statement("SELECT mq_retry($1::uuid[], $2::integer, $3::interval)", [_texts(ids), retries, delay], _ids)
+    return Statement(
+        "SELECT mq_retry($1::text[]::uuid[], $2::integer, $3::interval)::text", [_texts(ids), retries, delay], _ids
+    )
 
 
 def complete(id: UUID, attempt: int) -> Statement[None]:
     """Completes a running job."""
     return Statement(
-        "SELECT 1 FROM mq_complete($1::text::uuid, $2::integer)", [str(id), attempt], _nothing, (id, attempt)
+        "SELECT 1 FROM mq_complete($1::text::uuid, $2::integer)", [str(id), attempt], _nothing, [(id, attempt)]
     )
 
 
 def complete_many(keys: Sequence[tuple[UUID, int]]) -> Statement[None]:
     """Completes running jobs, all or none."""
-
-    def all_were_held(rows: Rows) -> None:
-        held = set(_ids(rows))
-        for id, attempt in keys:
-            if id not in held:
-                raise LeaseLost(id, attempt)
-
+    # For those that were not held, the form for one job raises the error: the statement as a whole fails,
+    # also where it is a transaction of its own.
     return Statement(
-        "SELECT mq_complete($1::uuid[], $2::integer[])",
+        "WITH named AS (SELECT id, attempt FROM unnest($1::text[]::uuid[], $2::integer[]) AS named (id, attempt)),"
+        " completed AS MATERIALIZED (SELECT mq_complete(array_agg(id), array_agg(attempt)) AS id FROM named"
+        " HAVING count(*) > 0)"
+        " SELECT mq_complete(id, attempt) FROM named WHERE id NOT IN (SELECT id FROM completed)",
         [[str(id) for id, _ in keys], [attempt for _, attempt in keys]],
-        all_were_held,
+        _nothing,
+        keys,
     )
 
 
@@ -148,7 +158,7 @@ def checkpoint(
         "SELECT 1 FROM mq_checkpoint($1::text::uuid, $2::interval, $3::text, $4::bytea, $5::integer, $6::integer)",
         [str(id), duration, raw_json, raw_bytes, extra_retries, attempt],
         _nothing,
-        (id, attempt),
+        [(id, attempt)],
     )
 
 
@@ -160,7 +170,7 @@ def keep_alive(id: UUID, attempt: int, duration: timedelta) -> Statement[None]:
             raise LeaseLost(id, attempt)
 
     return Statement(
-        "SELECT is_held FROM mq_keep_alive($1::uuid[], $2::interval, $3::integer[])",
+        "SELECT is_held FROM mq_keep_alive($1::text[]::uuid[], $2::interval, $3::integer[])",
         [[str(id)], duration, [attempt]],
         is_held,
     )

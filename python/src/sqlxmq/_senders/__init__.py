@@ -6,7 +6,7 @@ function `carrier` finds, for a class of that driver, the function that carries 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias, TypeVar, cast, overload
@@ -125,11 +125,14 @@ def _carrier(sender_type: type[Any]) -> Carrier:
 
 
 def _translate(error: Exception, statement: Statement[Any]) -> None:
-    if statement.fence is not None and sqlstate_of(error) == LEASE_LOST:
-        raise LeaseLost(*statement.fence) from error
+    if statement.fences and sqlstate_of(error) == LEASE_LOST:
+        text = str(error)
+        named = [fence for fence in statement.fences if str(fence[0]) in text]
+        # The message names the job first; SQLAlchemy appends the parameters, with all the others.
+        raise LeaseLost(*min(named or statement.fences, key=lambda fence: text.find(str(fence[0])))) from error
 
 
-async def _awaited(result: Awaitable[T], statement: Statement[T]) -> T:
+async def _awaited(result: Coroutine[Any, Any, T], statement: Statement[T]) -> T:
     try:
         return await result
     except Exception as error:
@@ -138,10 +141,10 @@ async def _awaited(result: Awaitable[T], statement: Statement[T]) -> T:
 
 
 @overload
-def execute(sender: AsyncSender, statement: Statement[T]) -> Awaitable[T]: ...
+def execute(sender: AsyncSender, statement: Statement[T]) -> Coroutine[Any, Any, T]: ...
 @overload
 def execute(sender: SyncSender, statement: Statement[T]) -> T: ...
-def execute(sender: AsyncSender | SyncSender, statement: Statement[T]) -> Awaitable[T] | T:
+def execute(sender: AsyncSender | SyncSender, statement: Statement[T]) -> Coroutine[Any, Any, T] | T:
     """Carries out a statement in the transaction that is open there (a pool or an engine: in one of its
     own). With something asynchronous, await the result.
 

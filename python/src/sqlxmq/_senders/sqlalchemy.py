@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 
 def _written_for(connection: Connection | AsyncConnection, statement: Statement[Any]) -> str:
+    if connection.dialect.name != "postgresql":
+        raise TypeError(f"cannot send through a connection of SQLAlchemy to {connection.dialect.name}")
     if connection.dialect.paramstyle in ("format", "pyformat"):
         return with_percent_signs(statement.text).decode()
     return statement.text
