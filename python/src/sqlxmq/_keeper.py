@@ -11,12 +11,15 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from sqlxmq._connections import Source
+from sqlxmq._connections import LONGEST_STATEMENT, Pauses, Source, cut
 from sqlxmq._reporter import Key
 
 logger = logging.getLogger("sqlxmq")
 
 KEEP_ALIVE = "SELECT msg_id, is_held, is_cancelled FROM mq_keep_alive(%s::uuid[], %s, %s::integer[])"
+
+# How long a keep-alive may take at least, in seconds, before its connection is cut off.
+LEAST_PATIENCE = 5.0
 
 # Deliveries and the leases that they are to have.
 Leases: TypeAlias = Mapping[Key, timedelta]
@@ -41,6 +44,8 @@ class Keeper:
         """
         self._source = source
         self._interval = lease.total_seconds() / 3
+        # Of what does not answer, it is to be rid in time for another try.
+        self._patience = min(max(self._interval, LEAST_PATIENCE), LONGEST_STATEMENT)
         self._leases = leases
         self._tell = tell
         self._connection: psycopg.Connection[Any] | None = None
@@ -64,15 +69,20 @@ class Keeper:
             self._thread.join(1.0)
 
     def _keep_for_ever(self) -> None:
+        pauses = Pauses()
+        wait = self._interval
         while True:
-            self._soon.wait(self._interval)
+            self._soon.wait(wait)
             self._soon.clear()
             if self._closed:
                 break
             try:
                 self._keep()
+                pauses.reset()
+                wait = self._interval
             except Exception as error:
-                logger.warning("keep-alive failed, next try in %.1f s: %s", self._interval, error)
+                wait = min(pauses.next(), self._interval)
+                logger.warning("keep-alive failed, next try in %.1f s: %s", wait, error)
                 self._drop()
         self._drop()
 
@@ -86,9 +96,15 @@ class Keeper:
                     latest[id] = max(attempt, latest.get(id, 0))
             if self._connection is None or self._connection.closed:
                 self._connection = self._source.connect_in_thread()
-            rows = self._connection.execute(
-                KEEP_ALIVE, ("{" + ",".join(map(str, latest)) + "}", duration, list(latest.values()))
-            ).fetchall()
+            timer = threading.Timer(self._patience, cut, (self._connection,))
+            timer.daemon = True
+            timer.start()
+            try:
+                rows = self._connection.execute(
+                    KEEP_ALIVE, ("{" + ",".join(map(str, latest)) + "}", duration, list(latest.values()))
+                ).fetchall()
+            finally:
+                timer.cancel()
             for id, is_held, is_cancelled in rows:
                 if is_cancelled:
                     self._tell((id, latest[id]), "cancelled")

@@ -190,7 +190,7 @@ class _Worker:
         ran = []
         to_raise: BaseException | None = None
         for delivery in deliveries:
-            ending = ending_of(delivery, ended, job.time_limit)
+            ending = ending_of(delivery, ended, job.time_limit, deliveries)
             one = await self._report(delivery, ending, result)
             ran.append(one)
             was_said = isinstance(delivery, BatchItem) and delivery.outcome is not None
