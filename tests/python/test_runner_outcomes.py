@@ -14,7 +14,6 @@ from sqlxmq import (
     Batch,
     Cancel,
     CurrentJob,
-
     Fail,
     JobRegistry,
     LeaseLost,
@@ -88,6 +87,11 @@ async def test_a_plain_function_says_how_it_ended_too(pool: Pool, session: Sessi
     assert errors["1"] == "again", "attempts are used up by Retry"
 
 
+COUNTS = """
+    SELECT coalesce(split_part(last_error, E'\\n', 1), state), count(*) FROM mq_jobs GROUP BY 1 ORDER BY 1
+"""
+
+
 async def test_batches_of_which_some_fail(pool: Pool, session: Session) -> None:
     sizes: list[int] = []
     told: list[str] = []
@@ -122,16 +126,12 @@ async def test_batches_of_which_some_fail(pool: Pool, session: Session) -> None:
         async with pool.connection() as connection:
             await connection.execute("SELECT mq_enqueue(%s, '\"no number\"', retry_backoff => '500 s')", (one.name,))
         async with registry.runner(pool, min_concurrency=50, max_concurrency=50) as runner:
-            counts = (
-                "SELECT coalesce(last_error, state), count(*) FROM (SELECT state, split_part(last_error, E'\\n', 1) "
-                "AS last_error FROM mq_jobs) AS j GROUP BY 1 ORDER BY 1"
-            )
             await until(lambda: rows(session, "SELECT count(*) FROM mq_jobs WHERE state = 'running'") == [(0,)], "ends")
             await until(lambda: sum(sizes) == 30, "all have run")
             await runner.wait_for_jobs()
-            await until(lambda: sum(n for _, n in rows(session, counts)) == 21, "all are reported")
+            await until(lambda: sum(n for _, n in rows(session, COUNTS)) == 21, "all are reported")
         assert max(sizes) == 10
-        found = {key: n for key, n in rows(session, counts)}
+        found = dict(rows(session, COUNTS))
         assert (found.pop("item retry"), found.pop("item dead"), found.pop("scheduled")) == (5, 5, 5)
         assert sorted(found.values()) == [1, 5], found  # the traceback of the payload, and of the failures
         assert f"{one.name}: item error" in told
@@ -189,14 +189,16 @@ class Mailer:
     """Something that jobs need."""
 
 
+MAILER: Any = from_context()
+URL: Any = from_context("the url")
+
+
 async def test_context_by_type_and_by_name(pool: Pool, session: Session) -> None:
     seen: list[Any] = []
     mailer = Mailer()
 
     @job("needs", retries=0)
-    async def needs(
-        current_job: CurrentJob, n: int, one: Mailer = from_context(), url: str = from_context("the url")
-    ) -> None:
+    async def needs(current_job: CurrentJob, n: int, one: Mailer = MAILER, url: str = URL) -> None:
         seen.append((n, one, url, current_job.context(Mailer)))
 
     with pytest.raises(MissingContextError, match="job needs: no context of type Mailer"):
@@ -238,9 +240,7 @@ class Odd(BaseException):
 
 
 @pytest.mark.parametrize("error", [Odd, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration])
-async def test_odd_exceptions_fail_the_job_only(
-    pool: Pool, session: Session, error: type[BaseException]
-) -> None:
+async def test_odd_exceptions_fail_the_job_only(pool: Pool, session: Session, error: type[BaseException]) -> None:
     @job("in a thread", retries=0)
     def in_thread() -> None:
         raise error
@@ -366,9 +366,7 @@ async def test_raising_the_loss_of_another_job_is_a_failure(pool: Pool, session:
         await until(lambda: rows(session, "SELECT count(*) FROM mq_dead_jobs") == [(1,)], "the job died")
 
 
-async def test_a_refused_report_spoils_no_other(
-    pool: Pool, session: Session, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_refused_report_spoils_no_other(pool: Pool, session: Session, caplog: pytest.LogCaptureFixture) -> None:
     together = asyncio.Barrier(3) if hasattr(asyncio, "Barrier") else None
 
     @job("odd", retries=0, backoff_secs=0)
@@ -383,5 +381,3 @@ async def test_a_refused_report_spoils_no_other(
     assert "a report was refused; its job will run again" in caplog.text
     errors = [error for (error,) in rows(session, "SELECT last_error FROM mq_dead_jobs")]
     assert sorted(error[:10] for error in errors) == ["The lease ", "in the end", "in the end"]
-
-
