@@ -87,6 +87,11 @@ async def test_a_plain_function_says_how_it_ended_too(pool: Pool, session: Sessi
     assert errors["1"] == "again", "attempts are used up by Retry"
 
 
+COUNTS = """
+    SELECT coalesce(split_part(last_error, E'\\n', 1), state), count(*) FROM mq_jobs GROUP BY 1 ORDER BY 1
+"""
+
+
 async def test_batches_of_which_some_fail(pool: Pool, session: Session) -> None:
     sizes: list[int] = []
     told: list[str] = []
@@ -121,16 +126,12 @@ async def test_batches_of_which_some_fail(pool: Pool, session: Session) -> None:
         async with pool.connection() as connection:
             await connection.execute("SELECT mq_enqueue(%s, '\"no number\"', retry_backoff => '500 s')", (one.name,))
         async with registry.runner(pool, min_concurrency=50, max_concurrency=50) as runner:
-            counts = (
-                "SELECT coalesce(last_error, state), count(*) FROM (SELECT state, split_part(last_error, E'\\n', 1) "
-                "AS last_error FROM mq_jobs) AS j GROUP BY 1 ORDER BY 1"
-            )
             await until(lambda: rows(session, "SELECT count(*) FROM mq_jobs WHERE state = 'running'") == [(0,)], "ends")
             await until(lambda: sum(sizes) == 30, "all have run")
             await runner.wait_for_jobs()
-            await until(lambda: sum(n for _, n in rows(session, counts)) == 21, "all are reported")
+            await until(lambda: sum(n for _, n in rows(session, COUNTS)) == 21, "all are reported")
         assert max(sizes) == 10
-        found = {key: n for key, n in rows(session, counts)}
+        found = dict(rows(session, COUNTS))
         assert (found.pop("item retry"), found.pop("item dead"), found.pop("scheduled")) == (5, 5, 5)
         assert sorted(found.values()) == [1, 5], found  # the traceback of the payload, and of the failures
         assert f"{one.name}: item error" in told
@@ -188,14 +189,16 @@ class Mailer:
     """Something that jobs need."""
 
 
+MAILER: Any = from_context()
+URL: Any = from_context("the url")
+
+
 async def test_context_by_type_and_by_name(pool: Pool, session: Session) -> None:
     seen: list[Any] = []
     mailer = Mailer()
 
     @job("needs", retries=0)
-    async def needs(
-        current_job: CurrentJob, n: int, one: Mailer = from_context(), url: str = from_context("the url")
-    ) -> None:
+    async def needs(current_job: CurrentJob, n: int, one: Mailer = MAILER, url: str = URL) -> None:
         seen.append((n, one, url, current_job.context(Mailer)))
 
     with pytest.raises(MissingContextError, match="job needs: no context of type Mailer"):

@@ -342,14 +342,17 @@ def test_stopping_twice_does_not_cut_the_grace_period(database: Database, sessio
     assert is_empty(session)()
 
 
+VALUE: Any = from_context("value")
+
+
 def test_errors_at_the_start_are_raised(database: Database) -> None:
     @job("needs")
-    def needs(value: Any = from_context("value")) -> None: ...
+    def needs(value: Any = VALUE) -> None: ...
 
     with pytest.raises(MissingContextError):
         JobRegistry([needs]).sync_runner(database.dsn).start()
     for bad in ({"lease": timedelta(0)}, {"groups": []}):
-        with pytest.raises(ValueError, match="it must be positive|at least one"):
+        with pytest.raises(ValueError, match=r"it must be positive|at least one"):
             JobRegistry([]).sync_runner(database.dsn, **bad).start()  # type: ignore[arg-type]
     runner = JobRegistry([]).sync_runner("no connection string")
     with pytest.raises(psycopg.Error):

@@ -12,6 +12,11 @@ from typing import Any
 import psycopg
 import psycopg_pool
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from psycopg.rows import dict_row
 
 from sqlxmq import (
@@ -36,6 +41,7 @@ from sqlxmq import (
     job,
 )
 from sqlxmq._delivery import Delivery
+from sqlxmq.opentelemetry import instrument, uninstrument
 from sqlxmq.testing import AsyncQueueInTest, QueueInTest, RanJob, drain, run_one, spawned
 from tests.python.conftest import Database
 
@@ -776,3 +782,36 @@ async def test_what_was_sent_is_seen_through_every_driver(database: Database) ->
     with pytest.raises(TypeError, match=r"connection is a asyncpg\.\S+, but jobs are run on an open connection"):
         await drain(JobRegistry([send_mail]), connection)
     await connection.close()
+
+
+# What looks on
+
+
+@pytest.mark.parametrize("time_limit", [None, 60])
+def test_traces_go_on(connection: Connection, time_limit: float | None) -> None:
+    provider = TracerProvider()
+    exporter = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    inside: list[Any] = []
+
+    @job("look", time_limit=time_limit)
+    async def look() -> None:
+        inside.append(trace.get_current_span().get_span_context().trace_id)
+
+    @job("look in a thread", time_limit=time_limit)
+    def look_in_thread() -> Outcome:
+        inside.append(trace.get_current_span().get_span_context().trace_id)
+        return Retry("again", in_=60)
+
+    instrument(provider)
+    try:
+        look.spawn(connection)
+        look_in_thread.spawn(connection)
+        drain(JobRegistry([look, look_in_thread]), connection)
+    finally:
+        uninstrument()
+    sent = [span for span in exporter.get_finished_spans() if span.kind is SpanKind.PRODUCER]
+    ran = [span for span in exporter.get_finished_spans() if span.kind is SpanKind.CONSUMER]
+    assert inside == [span.context.trace_id for span in ran] == [span.context.trace_id for span in sent]
+    outcomes = [dict(span.attributes or {})["messaging.sqlxmq.job.outcome"] for span in ran]
+    assert outcomes == ["completed", "retried"]

@@ -32,7 +32,18 @@ logger = logging.getLogger("sqlxmq")
 class Call:
     """A function that is running for one job, or for a batch of them."""
 
-    __slots__ = ("deliveries", "has_ended", "is_over_time", "job", "lease", "on_end", "started_at", "task", "traced")
+    __slots__ = (
+        "deliveries",
+        "has_ended",
+        "is_over_time",
+        "is_urgent",
+        "job",
+        "lease",
+        "on_end",
+        "started_at",
+        "task",
+        "traced",
+    )
 
     def __init__(
         self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
@@ -42,6 +53,8 @@ class Call:
         self.lease = lease
         self.on_end = on_end
         self.is_over_time = False
+        # Wants a longer lease than it was claimed with, and has not got it yet.
+        self.is_urgent = False
         self.has_ended = False
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
@@ -174,6 +187,7 @@ class Executor:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
+            call.is_urgent = True
             self._hurry()
         tracer = _tracing.tracer
         run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
@@ -305,12 +319,20 @@ class Executor:
 
     # Leases
 
-    def leases(self) -> dict[Key, timedelta]:
-        """The leases of all that is in hand. Can be called from any thread."""
+    def leases(self, only_urgent: bool) -> dict[Key, timedelta]:
+        """The leases of all that is in hand. Can be called from any thread.
+
+        only_urgent: only of what wants a longer lease than the runner's, and has not been returned here before.
+        """
         if self._loop.is_closed():
             # Nobody runs the jobs any more.
             return {}
-        return {key: call.lease for key, call in list(self._in_hand.items()) if not call.is_over_time}
+        in_hand = list(self._in_hand.items())
+        if only_urgent:
+            in_hand = [(key, call) for key, call in in_hand if call.is_urgent]
+        for _, call in in_hand:
+            call.is_urgent = False
+        return {key: call.lease for key, call in in_hand if not call.is_over_time}
 
     def tell(self, key: Key, reason: str) -> None:
         """A job is to stop. Can be called from any thread."""
