@@ -265,6 +265,17 @@ def test_an_error_goes_to_the_error_handler_instead(connection: Connection) -> N
     assert [state for _, state, _, _ in state_of(connection)] == ["dead"]
 
 
+def test_a_job_can_end_its_test(connection: Connection) -> None:
+    @job("refuse")
+    def refuse() -> None:
+        pytest.fail("not this one")
+
+    refuse.spawn(connection)
+    with pytest.raises(pytest.fail.Exception, match="not this one"):
+        run_one(JobRegistry([refuse]), connection)
+    assert [state for _, state, _, _ in state_of(connection)] == ["scheduled"]
+
+
 def test_a_statement_that_fails_leaves_the_transaction_usable(connection: Connection) -> None:
     @job("break on the test's own connection", retries=0)
     def broken() -> None:

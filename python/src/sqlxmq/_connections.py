@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import psycopg
 import psycopg_pool
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
 
 Database: TypeAlias = "str | psycopg_pool.AsyncConnectionPool[Any] | psycopg_pool.ConnectionPool[Any]"
 
@@ -30,6 +32,15 @@ PATIENCE = {
 }
 
 
+# How long a short statement may take, in seconds, before it is cancelled, and how long that may take before
+# the connection is cut off: a proxy can be silent, and yet answer for TCP, for ever.
+LONGEST_STATEMENT = 60.0
+LONGEST_CANCEL = 10.0
+
+# What a transaction pooler answers that knows nothing of prepared statements.
+POOLED = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
+
+
 class Pauses:
     """How long to wait after each failure in a row."""
 
@@ -45,6 +56,24 @@ class Pauses:
         pause = self._next * random.uniform(0.5, 1.0)
         self._next = min(self._next * 2, LONGEST_PAUSE)
         return pause
+
+
+def cut(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
+    """Ends a connection that does not answer, from any thread: whoever waits for it gets an OperationalError."""
+    # The family is not looked at.
+    with (
+        suppress(OSError, psycopg.Error),
+        socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as its_socket,
+    ):
+        its_socket.shutdown(socket.SHUT_RDWR)
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks until they have ended: on a silent connection, psycopg takes a cancellation to wait on."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1.0)
 
 
 async def _resolved(given: Any) -> Any:
@@ -90,29 +119,40 @@ class Source:
             kwargs["prepare_threshold"] = None
         return conninfo, {**kwargs, **extra}
 
+    async def _settings_now(self, extra: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        try:
+            return await self._settings(extra)
+        except Exception as error:
+            # Who asks a service for a password can fail as a connection can, and is tried again as that.
+            raise psycopg.OperationalError(f"the pool's connection settings cannot be had: {error!r}") from error
+
     async def connect(self, **extra: Any) -> psycopg.AsyncConnection[Any]:
         """A connection in autocommit mode. Raises psycopg.Error."""
-        conninfo, kwargs = await self._settings(extra)
+        conninfo, kwargs = await self._settings_now(extra)
         kind = psycopg.AsyncConnection
         if isinstance(self._database, psycopg_pool.AsyncConnectionPool):
             kind = self._database.connection_class
         connection: psycopg.AsyncConnection[Any] = await kind.connect(conninfo, **{**kwargs, "autocommit": True})
-        connection.row_factory = psycopg.rows.tuple_row
+        connection.row_factory = tuple_row
+        connection.cursor_factory = psycopg.AsyncCursor
         return connection
 
     def connect_in_thread(self, **extra: Any) -> psycopg.Connection[Any]:
         """The same, for a thread without an event loop."""
-        conninfo, kwargs = asyncio.run(self._settings(extra))
+        conninfo, kwargs = asyncio.run(self._settings_now(extra))
         kind = psycopg.Connection
         if isinstance(self._database, psycopg_pool.ConnectionPool):
             kind = self._database.connection_class
         connection: psycopg.Connection[Any] = kind.connect(conninfo, **{**kwargs, "autocommit": True})
-        connection.row_factory = psycopg.rows.tuple_row
+        connection.row_factory = tuple_row
+        connection.cursor_factory = psycopg.Cursor
         return connection
 
     async def open_pools(self, size: int, *, for_async: bool, for_threads: bool) -> None:
         """Opens what jobs need and was not given: pools of at most this size, without idle connections."""
         conninfo, kwargs = await self._settings({})
+        # What the one kind of pool makes cursors of does not fit the other's connections.
+        kwargs.pop("cursor_factory", None)
         if isinstance(self._database, psycopg_pool.AsyncConnectionPool):
             self._async_pool = self._database
         elif for_async:
@@ -155,20 +195,53 @@ class Link:
         self._connect = connect
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
+        self._prepares = True
+        self._giving_up: asyncio.Task[None] | None = None
 
     async def fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Runs a statement and returns all of its rows. Raises psycopg.Error."""
+        """Runs a statement and returns all of its rows. Raises psycopg.Error: an OperationalError, too, if
+        it takes longer than LONGEST_STATEMENT."""
         async with self._turn:
-            if self._connection is None or self._connection.closed:
-                self._connection = await self._connect()
-            # Where preparing is switched off, asking for it would still do it.
-            prepare = None if self._connection.prepare_threshold is None else True
             try:
-                cursor = await self._connection.execute(query, parameters, prepare=prepare)
-                return await cursor.fetchall()
-            except (psycopg.OperationalError, psycopg.InterfaceError, asyncio.CancelledError):
-                await self._drop()
-                raise
+                return await self._fetch(query, parameters)
+            except POOLED:
+                # There is a pooler, though nobody said so.
+                self._prepares = False
+                return await self._fetch(query, parameters)
+
+    async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._connect()
+            if not self._prepares:
+                self._connection.prepare_threshold = None
+        # Where preparing is switched off, asking for it would still do it.
+        prepare = None if self._connection.prepare_threshold is None else True
+        timer = asyncio.get_running_loop().call_later(LONGEST_STATEMENT, self._give_up, self._connection)
+        try:
+            cursor = await self._connection.execute(query.encode(), parameters, prepare=prepare)
+            return await cursor.fetchall()
+        except psycopg.DataError:
+            # The statement is to blame, and nothing else.
+            raise
+        except BaseException:
+            await self._drop()
+            raise
+        finally:
+            timer.cancel()
+            if self._giving_up is not None:
+                self._giving_up.cancel()
+                self._giving_up = None
+
+    def _give_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._giving_up = asyncio.ensure_future(self._cancel(connection))
+
+    async def _cancel(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LONGEST_CANCEL
+        with suppress(psycopg.Error, OSError):
+            await connection.cancel_safe(timeout=LONGEST_CANCEL)
+        await asyncio.sleep(deadline - loop.time())
+        cut(connection)
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -37,7 +38,10 @@ _COMPLETED_ITSELF = Ending("completed", None, None)
 
 def text_of(error: BaseException) -> str:
     """An error with its traceback, as PostgreSQL's text can hold it."""
-    text = "".join(traceback.format_exception(error))
+    return _sendable("".join(traceback.format_exception(error)))
+
+
+def _sendable(text: str) -> str:
     # Neither NUL nor half a surrogate pair.
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -47,13 +51,16 @@ def failed(key: Key, error: BaseException) -> Ending:
     return Ending("failed", Failure(key, text_of(error), None, False), error, error)
 
 
-def ending_of(delivery: Delivery, ended: BaseException | None, time_limit: timedelta | None) -> Ending:
+def ending_of(
+    delivery: Delivery, ended: BaseException | None, time_limit: timedelta | None, together: Sequence[Delivery]
+) -> Ending:
     """What follows for one delivery; what was said of an item of a batch goes before all else.
 
     Args:
         delivery: the delivery, which knows whether it was completed, and why it was to stop.
         ended: what the function raised, or the Outcome that it returned. None: it returned anything else.
         time_limit: the job's.
+        together: all deliveries that the function was called for.
     """
     if isinstance(delivery, BatchItem) and delivery.outcome is not None:
         ended = delivery.outcome
@@ -85,10 +92,19 @@ def ending_of(delivery: Delivery, ended: BaseException | None, time_limit: timed
                 case "cancelled":
                     # Reported as failed, it is let go of, and removed.
                     return Ending("cancelled", Failure(key, "cancelled", None, False), None, ended)
+    if isinstance(ended, LeaseLost | JobStopped) and any(_concerns(ended, other) for other in together):
+        # Another job of the batch was lost, or is to stop. This one has done no wrong.
+        return Ending("released", Release(key, timedelta(0)), None, ended)
     return failed(key, ended)
+
+
+def _concerns(ended: BaseException, delivery: Delivery) -> bool:
+    if isinstance(ended, LeaseLost):
+        return ended.id == delivery.id
+    return delivery.stop_reason is not None
 
 
 def _reason(ended: Outcome) -> str:
     if ended.__cause__ is not None:
         return text_of(ended)
-    return ended.reason or type(ended).__name__
+    return _sendable(str(ended.reason or type(ended).__name__))

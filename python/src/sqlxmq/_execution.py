@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,18 @@ logger = logging.getLogger("sqlxmq")
 class Call:
     """A function that is running for one job, or for a batch of them."""
 
-    __slots__ = ("deliveries", "ends_at", "is_over_time", "job", "lease", "on_end", "started_at", "task", "traced")
+    __slots__ = (
+        "deliveries",
+        "has_ended",
+        "is_over_time",
+        "is_urgent",
+        "job",
+        "lease",
+        "on_end",
+        "started_at",
+        "task",
+        "traced",
+    )
 
     def __init__(
         self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
@@ -41,6 +53,9 @@ class Call:
         self.lease = lease
         self.on_end = on_end
         self.is_over_time = False
+        # Wants a longer lease than it was claimed with, and has not got it yet.
+        self.is_urgent = False
+        self.has_ended = False
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
         self.traced: _tracing.Running | None = None
@@ -172,6 +187,7 @@ class Executor:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
+            call.is_urgent = True
             self._hurry()
         tracer = _tracing.tracer
         run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
@@ -180,24 +196,40 @@ class Executor:
     # Running
 
     async def _run_traced(self, tracer: _tracing.Tracer, call: Call, current: Any) -> None:
-        with tracer.running(call.deliveries, is_batch=isinstance(call.job, BatchJob)) as call.traced:
+        with ExitStack() as stack:
+            try:
+                call.traced = stack.enter_context(
+                    tracer.running(call.deliveries, is_batch=isinstance(call.job, BatchJob))
+                )
+            except Exception:
+                logger.exception("a call is not traced: tracing failed")
             await self._run(call, current)
 
     async def _run(self, call: Call, current: Any) -> None:
+        # An eager task runs before whoever made it knows it.
+        call.task = asyncio.current_task()
         call.started_at = time.perf_counter()
         timer = None
         if call.job.time_limit is not None:
             timer = self._loop.call_later(call.job.time_limit.total_seconds(), self._time_is_over, call)
         ended: BaseException | None = None
         try:
+            if call.job.is_async and all(delivery.is_stopping for delivery in call.deliveries):
+                # It was told before there was a task to cancel.
+                raise asyncio.CancelledError
             result = await self._called(call.job, current)
             if isinstance(result, Outcome):
                 ended = result
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            # The end of the program, not the job's: nobody knows how that would have ended.
+            self._let_go(call)
+            raise
+        except BaseException as error:
             ended = error
         finally:
             if timer is not None:
                 timer.cancel()
+            call.has_ended = True
             self._calls.discard(call)
             self.number_running -= len(call.deliveries)
         for delivery in call.deliveries:
@@ -213,12 +245,15 @@ class Executor:
     def _time_is_over(self, call: Call) -> None:
         # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
         call.is_over_time = True
-        self._stop(call, call.deliveries, "time limit")
+        # Those that were told to stop before are not interrupted in doing so.
+        told_now = [delivery for delivery in call.deliveries if not delivery.is_stopping]
+        if told_now:
+            self._stop(call, told_now, "time limit")
 
     # Ending
 
     def _settle(self, call: Call, delivery: Delivery, ended: BaseException | None) -> None:
-        ending = ending_of(delivery, ended, call.job.time_limit)
+        ending = ending_of(delivery, ended, call.job.time_limit, call.deliveries)
         if ending.error is not None:
             self._registry.report(delivery.name, ending.error, delivery)
         self._report((delivery.id, delivery.attempt), ending.report)
@@ -234,7 +269,10 @@ class Executor:
                 extra={**delivery.log_fields(), "outcome": ending.outcome, "seconds": seconds},
             )  # fmt: skip
         if call.traced is not None:
-            call.traced.ended(delivery, ending.outcome, ending.ended)
+            try:
+                call.traced.ended(delivery, ending.outcome, ending.ended)
+            except Exception:
+                logger.exception("tracing failed for job %s", delivery.id, extra=delivery.log_fields())
 
     def _tell_observers(self, what: str, delivery: Delivery, *details: Any) -> None:
         for observer in self._observers:
@@ -262,7 +300,14 @@ class Executor:
     def reported(self, keys: Iterable[Key]) -> None:
         """These are off the runner's hands."""
         for key in keys:
-            self._in_hand.pop(key, None)
+            call = self._in_hand.get(key)
+            # A job that was sent again under its id can be running already, as the same attempt.
+            if call is not None and call.has_ended:
+                del self._in_hand[key]
+
+    def _let_go(self, call: Call) -> None:
+        for delivery in call.deliveries:
+            self._in_hand.pop((delivery.id, delivery.attempt), None)
 
     def log_fields(self, key: Key) -> dict[str, Any]:
         """Those of a delivery that is in hand; of any other, what its key says."""
@@ -274,14 +319,25 @@ class Executor:
 
     # Leases
 
-    def leases(self) -> dict[Key, timedelta]:
-        """The leases of all that is in hand. Can be called from any thread."""
-        return {key: call.lease for key, call in list(self._in_hand.items()) if not call.is_over_time}
+    def leases(self, only_urgent: bool) -> dict[Key, timedelta]:
+        """The leases of all that is in hand. Can be called from any thread.
+
+        only_urgent: only of what wants a longer lease than the runner's, and has not been returned here before.
+        """
+        if self._loop.is_closed():
+            # Nobody runs the jobs any more.
+            return {}
+        in_hand = list(self._in_hand.items())
+        if only_urgent:
+            in_hand = [(key, call) for key, call in in_hand if call.is_urgent]
+        for _, call in in_hand:
+            call.is_urgent = False
+        return {key: call.lease for key, call in in_hand if not call.is_over_time}
 
     def tell(self, key: Key, reason: str) -> None:
         """A job is to stop. Can be called from any thread."""
         call = self._in_hand.get(key)
-        if call is None:
+        if call is None or call.has_ended:
             return
         for delivery in call.deliveries:
             if (delivery.id, delivery.attempt) == key and not delivery.is_settled and delivery.stop_reason is None:
@@ -301,9 +357,12 @@ class Executor:
 
     async def wait(self, timeout: float | None) -> None:
         """Waits until nothing runs, but not longer than so many seconds."""
-        tasks = [call.task for call in self._calls if call.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout)
+        deadline = None if timeout is None else self._loop.time() + timeout
+        while tasks := [call.task for call in self._calls if call.task is not None]:
+            left = None if deadline is None else deadline - self._loop.time()
+            if left is not None and left <= 0:
+                break
+            await asyncio.wait(tasks, timeout=left)
 
     def stop_all(self) -> None:
         """Tells all that runs that the worker ends."""
@@ -313,6 +372,7 @@ class Executor:
     def abandon(self) -> list[Delivery]:
         """Lets go of what does not stop; its leases run out."""
         left = [delivery for call in self._calls for delivery in call.deliveries]
-        self.reported((delivery.id, delivery.attempt) for delivery in left)
+        for call in self._calls:
+            self._let_go(call)
         self._threads.close()
         return left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -11,12 +12,15 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from sqlxmq._connections import Source
+from sqlxmq._connections import LONGEST_STATEMENT, Pauses, Source, cut
 from sqlxmq._reporter import Key
 
 logger = logging.getLogger("sqlxmq")
 
 KEEP_ALIVE = "SELECT msg_id, is_held, is_cancelled FROM mq_keep_alive(%s::uuid[], %s, %s::integer[])"
+
+# How long a keep-alive may take at least, in seconds, before its connection is cut off.
+LEAST_PATIENCE = 5.0
 
 # Deliveries and the leases that they are to have.
 Leases: TypeAlias = Mapping[Key, timedelta]
@@ -29,18 +33,21 @@ class Keeper:
         self,
         source: Source,
         lease: timedelta,
-        leases: Callable[[], Leases],
+        leases: Callable[[bool], Leases],
         tell: Callable[[Key, str], None],
     ) -> None:
         """
         Args:
             source: where to get a connection.
             lease: the shortest lease.
-            leases: what is in hand now; called in the thread.
+            leases: what is in hand now; called in the thread. With True: only what wants a longer lease than
+                it was claimed with, and has not got it yet.
             tell: called in the thread, with a delivery and why it is to stop: "lease lost" or "cancelled".
         """
         self._source = source
         self._interval = lease.total_seconds() / 3
+        # Of what does not answer, it is to be rid in time for another try.
+        self._patience = min(max(self._interval, LEAST_PATIENCE), LONGEST_STATEMENT)
         self._leases = leases
         self._tell = tell
         self._connection: psycopg.Connection[Any] | None = None
@@ -53,7 +60,7 @@ class Keeper:
         self._thread.start()
 
     def hurry(self) -> None:
-        """Does a round now: there are jobs that need a longer lease than they were claimed with."""
+        """Does now what cannot wait: there are jobs that want a longer lease than they were claimed with."""
         self._soon.set()
 
     def close(self) -> None:
@@ -64,20 +71,27 @@ class Keeper:
             self._thread.join(1.0)
 
     def _keep_for_ever(self) -> None:
+        pauses = Pauses()
+        next_round = time.monotonic() + self._interval
         while True:
-            self._soon.wait(self._interval)
+            is_urgent = self._soon.wait(max(0.0, next_round - time.monotonic()))
             self._soon.clear()
             if self._closed:
                 break
             try:
-                self._keep()
+                self._keep(self._leases(is_urgent))
+                pauses.reset()
+                if not is_urgent:
+                    next_round = time.monotonic() + self._interval
             except Exception as error:
-                logger.warning("keep-alive failed, next try in %.1f s: %s", self._interval, error)
+                wait = min(pauses.next(), self._interval)
+                # A whole round then, the urgent ones included.
+                next_round = time.monotonic() + wait
+                logger.warning("keep-alive failed, next try in %.1f s: %s", wait, error)
                 self._drop()
         self._drop()
 
-    def _keep(self) -> None:
-        in_hand = self._leases()
+    def _keep(self, in_hand: Leases) -> None:
         for duration in set(in_hand.values()):
             # Of a job that came back under a later attempt, only that one can be held.
             latest: dict[Any, int] = {}
@@ -86,9 +100,15 @@ class Keeper:
                     latest[id] = max(attempt, latest.get(id, 0))
             if self._connection is None or self._connection.closed:
                 self._connection = self._source.connect_in_thread()
-            rows = self._connection.execute(
-                KEEP_ALIVE, ("{" + ",".join(map(str, latest)) + "}", duration, list(latest.values()))
-            ).fetchall()
+            timer = threading.Timer(self._patience, cut, (self._connection,))
+            timer.daemon = True
+            timer.start()
+            try:
+                rows = self._connection.execute(
+                    KEEP_ALIVE, ("{" + ",".join(map(str, latest)) + "}", duration, list(latest.values()))
+                ).fetchall()
+            finally:
+                timer.cancel()
             for id, is_held, is_cancelled in rows:
                 if is_cancelled:
                     self._tell((id, latest[id]), "cancelled")

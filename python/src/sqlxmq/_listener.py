@@ -11,23 +11,24 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from sqlxmq._connections import Pauses
+from sqlxmq._connections import Pauses, cut
 
 logger = logging.getLogger("sqlxmq")
 
-# How long it may be quiet, in seconds, before the listener announces something to itself; and how long
-# that may take to arrive.
+# How long it may be quiet, in seconds, before the listener announces something to itself; how long that may
+# take to arrive; and how long a statement of the listener may take.
 QUIET = 20.0
 ECHO = 5.0
+ANSWER = 10.0
 
 
 class Listener:
     """Calls back whenever jobs are announced.
 
     Listening can fail silently: a transaction pooler takes LISTEN and delivers nothing; a connection can
-    be dead without either side knowing. So the listener announces something to itself on a channel of its
-    own, first and then whenever it has been quiet for a while. While nothing arrives, is_heard is false, and
-    the runner polls more often.
+    be dead without either side knowing. So the listener has something announced to itself on a channel of
+    its own, first by another session (a pooler may well hand a session what that announced itself), then, now
+    and again, by itself. While nothing arrives, is_heard is false, and the runner polls more often.
 
     Attributes: is_heard, whether announcements are known to arrive.
     """
@@ -56,9 +57,13 @@ class Listener:
                 try:
                     await self._listen(connection, pauses)
                 finally:
-                    self.is_heard = False
+                    if self.is_heard:
+                        self.is_heard = False
+                        # They sleep for long, and are to do so no more.
+                        self._wake_all()
                     await connection.close()
-            except (psycopg.Error, OSError) as error:
+            except Exception as error:
+                # Whatever it is: without a listener, the runner is only slow.
                 pause = pauses.next()
                 logger.warning("the listener has no connection, next try in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
@@ -68,10 +73,15 @@ class Listener:
         echo = f"mq_echo_{uuid.uuid4().hex}"
         wakes = await self._subscribe(connection)
         for channel in (*wakes, echo):
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            await self._execute(connection, sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         self._wake_all()
         while True:
-            await connection.execute("SELECT pg_notify(%s, '')", (echo,))
+            announce = sql.SQL("NOTIFY {}").format(sql.Identifier(echo))
+            if self.is_heard:
+                await self._execute(connection, announce)
+            else:
+                async with await self._connect() as other:
+                    await self._execute(other, announce)
             arrived = False
             deadline = loop.time() + ECHO
             while not arrived and (left := deadline - loop.time()) > 0:
@@ -99,6 +109,17 @@ class Listener:
                 for wake in wakes.get(notice.channel, ()):
                     wake()
 
+    async def _execute(
+        self, connection: psycopg.AsyncConnection[Any], query: sql.Composed | bytes, parameters: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        # A dead connection does not answer, and does not fail either.
+        timer = asyncio.get_running_loop().call_later(ANSWER, cut, connection)
+        try:
+            cursor = await connection.execute(query, parameters or None, prepare=False)
+            return await cursor.fetchall() if cursor.description else []
+        finally:
+            timer.cancel()
+
     def _wake_all(self) -> None:
         for _, wake in self._subscribers:
             wake()
@@ -109,10 +130,8 @@ class Listener:
             if names is None:
                 channels = ["mq"]
             else:
-                cursor = await connection.execute(
-                    "SELECT mq_notify_channel(name) FROM unnest(%s::text[]) AS name", (list(names),)
-                )
-                channels = [row[0] for row in await cursor.fetchall()]
+                query = b"SELECT mq_notify_channel(name) FROM unnest(%s::text[]) AS name"
+                channels = [row[0] for row in await self._execute(connection, query, (list(names),))]
             for channel in channels:
                 wakes.setdefault(channel, []).append(wake)
         return wakes

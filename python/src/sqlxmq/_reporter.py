@@ -19,6 +19,9 @@ T = TypeVar("T", bound="Key | Failure | Release")
 # A delivery: the job's id and the attempt.
 Key: TypeAlias = tuple[UUID, int]
 
+# What a repetition can heal: of ReadOnlySqlTransaction, a server that has become a replica.
+OUT_OF_REACH = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+
 # Each returns the ids of those that were reported too late: usually none.
 COMPLETE = """
     SELECT late.id FROM unnest(%s::uuid[]) AS late (id)
@@ -104,11 +107,11 @@ class Reporter:
             failed, self._failed = self._failed, []
             released, self._released = self._released, []
             await self._report(self._report_completed, completed)
+            self._on_reported(completed)
             await self._report(self._report_failed, failed)
+            self._on_reported(one.key for one in failed)
             for due_in in {one.due_in for one in released}:
                 await self._report(self._report_released, [one for one in released if one.due_in == due_in])
-            self._on_reported(completed)
-            self._on_reported(one.key for one in failed)
             self._on_reported(one.key for one in released)
             if self._closed:
                 self._something.set()
@@ -119,16 +122,11 @@ class Reporter:
         if not batch:
             return
         pauses = Pauses()
-        tries_at_the_end = 0
         while True:
             try:
                 await report(batch)
                 return
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                tries_at_the_end += self._closed
-                if tries_at_the_end > 5:
-                    logger.error("a report was given up; its jobs will run again: %s", error)
-                    return
+            except OUT_OF_REACH as error:
                 pause = pauses.next()
                 logger.warning("a report failed, next try in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from sqlxmq._connections import Database, Link, Source
+from sqlxmq._connections import Database, Link, Source, end
 from sqlxmq._execution import Executor
 from sqlxmq._group import ChannelGroup, GroupLoop
 from sqlxmq._keeper import Keeper
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sqlxmq")
 
-# How long a job that is told to stop may take to do so, in seconds.
+# How long a job that is told to stop may take to do so, in seconds; and how long the last reports may take.
 LAST_WORDS = 5.0
+LAST_REPORTS = 10.0
 
 
 class JobRunner:
@@ -67,7 +68,8 @@ class JobRunner:
             channel_names: whose jobs to run (None: all).
             groups: several groups of channels, each with a concurrency of its own, instead of the three
                 arguments above.
-            keep_alive: whether to push the leases of running jobs, every third of the lease.
+            keep_alive: whether to push the leases of running jobs, every third of the lease. Without, a
+                job's own lease does not count either.
             lease: for how long the database holds a job for this runner without hearing of it.
             listen: whether to be woken by NOTIFY. Without (a transaction pooler), the runner polls
                 every second, and prepares no statements.
@@ -104,6 +106,7 @@ class JobRunner:
             self._listener_source = Source(listener_dsn or database, is_pooled=False)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._stop_turn = asyncio.Lock()
         self._executor: Executor | None = None
         self._keeper: Keeper | None = None
         self._loops: list[GroupLoop] = []
@@ -142,11 +145,15 @@ class JobRunner:
         self._reporter = Reporter(reports, self._on_reported, self._log_fields)
         executor = Executor(self._registry, self._source, self._reporter, self._lease, self._keep_alive_soon)
         self._executor = executor
-        await self._source.open_pools(
-            sum(group.max_concurrency for group in self._groups),
-            for_async=self._registry.has_async_jobs,
-            for_threads=self._registry.has_thread_jobs,
-        )
+        try:
+            await self._source.open_pools(
+                sum(group.max_concurrency for group in self._groups),
+                for_async=self._registry.has_async_jobs,
+                for_threads=self._registry.has_thread_jobs,
+            )
+        except BaseException:
+            await self._source.close_pools()
+            raise
         listener = None
         if self._listener_source is not None:
             listener = Listener(
@@ -202,17 +209,20 @@ class JobRunner:
         """Claims no more, lets running jobs finish within the grace period, and gives the rest back,
         for others to run at once. Can be called again; ends the runner for good."""
         self._stopping.set()
-        executor = self._executor
-        if executor is None or self._reporting is None:
-            return
+        async with self._stop_turn:
+            if self._executor is not None and self._reporting is not None:
+                await self._stop(self._executor, self._reporting)
+                self._reporting = None
+
+    async def _stop(self, executor: Executor, reporting: asyncio.Task[None]) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._grace.total_seconds()
         for loop in self._loops:
             loop.stop()
         # Polls may be under way: whatever they claim still belongs to the jobs to be finished.
-        await self._unless_in_a_hurry(asyncio.wait(self._polls, timeout=self._grace.total_seconds()))
-        for poll in self._polls:
-            poll.cancel()
-        await asyncio.wait(self._polls)
-        await self._unless_in_a_hurry(executor.wait(self._grace.total_seconds()))
+        await self._unless_in_a_hurry(asyncio.wait(self._polls, timeout=deadline - clock()))
+        await end(*self._polls)
+        await self._unless_in_a_hurry(executor.wait(deadline - clock()))
         given_back = executor.number_running
         executor.stop_all()
         await executor.wait(LAST_WORDS)
@@ -222,24 +232,28 @@ class JobRunner:
         for delivery in left:
             logger.warning("job %s does not stop; its lease runs out", delivery.id, extra=delivery.log_fields())
         self._reporter.close()
-        await self._reporting
+        # The database may be gone, or somebody's lock in the way.
+        await asyncio.wait([reporting], timeout=LAST_REPORTS)
+        if not reporting.done():
+            logger.error("the last reports do not get through; their jobs will run again")
+        await end(reporting)
         if self._keeper is not None:
             await asyncio.to_thread(self._keeper.close)
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            await end(self._listening)
         for link in self._links:
             await link.close()
         await self._source.close_pools()
-        self._reporting = None
         logger.info("worker %s has stopped", self._worker, extra={"worker": self._worker})
 
     async def _unless_in_a_hurry(self, waiting: Coroutine[Any, Any, Any]) -> None:
         """Waits for something, or for the second signal."""
         waits = {asyncio.ensure_future(waiting), asyncio.ensure_future(self._hurry.wait())}
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def wait_for_jobs(self, timeout: timedelta | None = None) -> None:
         """Waits until no job is running, but not longer than the timeout."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any
@@ -30,6 +32,9 @@ class SyncJobRunner:
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
         self._error: BaseException | None = None
+        self._is_to_stop = False
+        self._signals = 0
+        self._signals_obeyed = 0
 
     @property
     def number_running(self) -> int:
@@ -65,6 +70,7 @@ class SyncJobRunner:
             self._loop = asyncio.get_running_loop()
             self._runner = self._make()
             async with self._runner:
+                self._obey()
                 self._started.set()
                 await self._runner.until_stopped()
         except BaseException as error:
@@ -83,14 +89,26 @@ class SyncJobRunner:
 
         Raises whatever ended the runner before.
         """
-        self._stop_soon()
+        self._is_to_stop = True
+        self._obey_soon()
         if self._thread is not None:
             self._thread.join()
         self._raise()
 
-    def _stop_soon(self) -> None:
-        if self._loop is not None and self._runner is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._runner.stop_soon)
+    def _obey_soon(self) -> None:
+        if self._loop is not None:
+            # It may have ended by itself.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._obey)
+
+    def _obey(self) -> None:
+        # In the loop. What came before there was a runner is not forgotten.
+        if self._runner is not None:
+            if self._is_to_stop:
+                self._runner._stopping.set()
+            while self._signals_obeyed < self._signals:
+                self._signals_obeyed += 1
+                self._runner.stop_soon()
 
     def wait_for_jobs(self, timeout: timedelta | None = None) -> None:
         """Waits until no job is running, but not longer than the timeout."""
@@ -99,7 +117,18 @@ class SyncJobRunner:
 
     def _in_loop(self, waiting: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
+        assert self._thread is not None
+        try:
+            future = asyncio.run_coroutine_threadsafe(waiting, self._loop)
+        except RuntimeError:
+            # The loop has just been closed.
+            waiting.close()
+            return
+        # A loop that ends may leave it as it is.
+        while self._thread.is_alive() and not concurrent.futures.wait([future], timeout=0.1).done:
+            pass
+        if future.done() and not future.cancelled():
+            future.result()
 
     def run(self) -> None:
         """Starts the runner, and stops it at SIGTERM or SIGINT; a second signal ends the grace period. To be
@@ -107,7 +136,8 @@ class SyncJobRunner:
         before = {}
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            self._stop_soon()
+            self._signals += 1
+            self._obey_soon()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             before[number] = signal.signal(number, on_signal)

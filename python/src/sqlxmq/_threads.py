@@ -7,6 +7,7 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,13 +40,16 @@ class Threads:
             try:
                 result = context.run(function)
             except BaseException as error:
-                # A future refuses this one; in an async function, too, it would become a RuntimeError.
-                if isinstance(error, StopIteration):
-                    error = RuntimeError(f"the function raised {error!r}")
+                # What a future refuses, or what the event loop would take for its own end.
+                if isinstance(error, StopIteration | KeyboardInterrupt | GeneratorExit):
+                    wrapped = RuntimeError(f"the function raised {error!r}")
+                    wrapped.__cause__ = error
+                    error = wrapped
                 outcome: tuple[Callable[[Any], None], Any] = (future.set_exception, error)
             else:
                 outcome = (future.set_result, result)
-            if not loop.is_closed():
+            # The loop can be closed, and nobody wait any more.
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(finish, *outcome)
 
         with self._lock:
@@ -65,5 +69,6 @@ class Threads:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+            del call  # What it holds is not to stay until the next one.
             with self._lock:
                 self._idle += 1

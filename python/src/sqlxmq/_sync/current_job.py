@@ -47,8 +47,13 @@ class SyncCurrentJob(Delivery):
         Raises:
             LeaseLost: somebody else may have the job. Let it pass, so that the transaction rolls back.
         """
-        self._execute(connection, _statements.complete(self.id, self.attempt))
+        # Before it is: from then on, keep-alive can find the job gone.
         self.is_settled = True
+        try:
+            self._execute(connection, _statements.complete(self.id, self.attempt))
+        except BaseException:
+            self.is_settled = False
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
@@ -145,13 +150,20 @@ class SyncBatch(list[BatchItem[T]]):
         if items is None:
             items = [item for item in self if item.outcome is None and not item.is_settled]
         statement = _statements.complete_many([(item.id, item.attempt) for item in items])
-        if connection is not None:
-            execute(connection, statement)
-        else:
-            with self.pool.connection() as own:
-                execute(own, statement)
+        settled_before = [item.is_settled for item in items]
+        # Before they are: from then on, keep-alive can find the jobs gone.
         for item in items:
             item.is_settled = True
+        try:
+            if connection is not None:
+                execute(connection, statement)
+            else:
+                with self.pool.connection() as own:
+                    execute(own, statement)
+        except BaseException:
+            for item, was_settled in zip(items, settled_before, strict=True):
+                item.is_settled = was_settled
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
