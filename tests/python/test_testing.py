@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -262,6 +263,17 @@ def test_an_error_goes_to_the_error_handler_instead(connection: Connection) -> N
     assert (ran.outcome, str(ran.error)) == ("failed", "nothing there")
     assert told == [("break", ran.error)]
     assert [state for _, state, _, _ in state_of(connection)] == ["dead"]
+
+
+def test_a_job_can_end_its_test(connection: Connection) -> None:
+    @job("refuse")
+    def refuse() -> None:
+        pytest.fail("not this one")
+
+    refuse.spawn(connection)
+    with pytest.raises(pytest.fail.Exception, match="not this one"):
+        run_one(JobRegistry([refuse]), connection)
+    assert [state for _, state, _, _ in state_of(connection)] == ["scheduled"]
 
 
 def test_a_statement_that_fails_leaves_the_transaction_usable(connection: Connection) -> None:
@@ -556,6 +568,33 @@ def test_nothing_is_run_where_it_would_stay(database: Database, session: Connect
         with pytest.raises(TypeError, match=r"connection is a psycopg_pool\.pool\.ConnectionPool, but jobs"):
             drain(BOTH, pool)  # type: ignore[call-overload]
         assert len(spawned(pool)) == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_pools_connection_is_a_transaction_of_its_own(connection: Connection, is_async: bool) -> None:
+    connection.execute("CREATE TABLE effect (number integer)")
+
+    @job("go on")
+    async def go_on_async(current_job: CurrentJob) -> None:
+        with suppress(psycopg.errors.DivisionByZero):
+            async with current_job.pool.connection() as own:
+                await own.execute("INSERT INTO effect VALUES (1)")
+                await own.execute("SELECT 1 / 0")
+        async with current_job.pool.connection() as own:
+            await own.execute("INSERT INTO effect VALUES (2)")
+
+    @job("go on")
+    def go_on_in_thread(current_job: SyncCurrentJob) -> None:
+        with suppress(psycopg.errors.DivisionByZero), current_job.pool.connection() as own:
+            own.execute("INSERT INTO effect VALUES (1)")
+            own.execute("SELECT 1 / 0")
+        with current_job.pool.connection() as own:
+            own.execute("INSERT INTO effect VALUES (2)")
+
+    go_on = go_on_async if is_async else go_on_in_thread
+    go_on.spawn(connection)
+    assert [one.outcome for one in drain(JobRegistry([go_on]), connection)] == ["completed"]
+    assert connection.execute("SELECT number FROM effect").fetchall() == [(2,)]
 
 
 @pytest.mark.parametrize("is_async", [False, True])

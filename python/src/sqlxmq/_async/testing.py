@@ -204,7 +204,10 @@ class _Worker:
             try:
                 args, kwargs = arguments_of_call(job, current, self._context)
                 result = await called_async(job, current, args, kwargs)
-            except (Exception, SystemExit, asyncio.CancelledError) as error:
+            except (KeyboardInterrupt, GeneratorExit):
+                # The end of the test, not the job's.
+                raise
+            except BaseException as error:
                 raised = error
             if self._connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
                 # It has used the test's connection by itself, and left it unusable for a report.
@@ -234,8 +237,7 @@ class _Worker:
                     "job %s was %s too late: its lease was lost", delivery.id, outcome, extra=delivery.log_fields()
                 )
                 outcome = "lost"
-        error = ending.error if isinstance(ending.error, Exception) else None
-        return RanJob(delivery.id, delivery.name, delivery.attempt, outcome, error, result)
+        return RanJob(delivery.id, delivery.name, delivery.attempt, outcome, ending.error, result)
 
     async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         async with psycopg.AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
