@@ -1,4 +1,5 @@
-"""Style and types: ruff, mypy (strict). Exit code 1 if any of them complains.
+"""Style and types: ruff, mypy (strict), and whether what is generated is up to date. Exit code 1 if any of
+them complains.
 
 The SQL is checked by plpgsql_check, in tests/python/test_extension.py.
 """
@@ -17,12 +18,13 @@ def main() -> int:
     """Runs all linters, and prints what they say."""
     failures = 0
     for command in (
-        ["ruff", "check", *PYTHON],
-        ["ruff", "format", "--check", *PYTHON],
-        ["mypy", *PYTHON],
+        ["-m", "ruff", "check", *PYTHON],
+        ["-m", "ruff", "format", "--check", *PYTHON],
+        ["-m", "mypy", *PYTHON],
+        ["tools/generate_sync.py", "--check"],
     ):
         print("$", *command, flush=True)
-        failures += bool(subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode)
+        failures += bool(subprocess.run([sys.executable, *command], cwd=ROOT).returncode)
     return int(failures > 0)
 
 

@@ -239,3 +239,10 @@ def test_wheel_and_source_distribution_have_the_scripts(tmp_path: Path) -> None:
             assert {Path(name).name for name in wheel.namelist() if "/extension/sqlxmq" in name} == scripts
             text = wheel.read(f"sqlxmq/extension/sqlxmq--{version()}.sql").decode()
             assert text == (ROOT / "extension" / f"sqlxmq--{version()}.sql").read_text()
+
+
+def test_a_server_with_files_of_another_version(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqlxmq.cli.install.shipped_version", lambda: "99.1")
+    note = "This package brings 99.1, but the server's files are those of"
+    assert note in output(empty_database, "install")
+    assert note in output(empty_database, "upgrade")

@@ -143,18 +143,21 @@ async def test_the_senders_trace_is_the_workers(
     assert sent.status.status_code is ran.status.status_code is StatusCode.UNSET
 
 
-async def test_what_the_sender_does_meanwhile_is_not_in_the_runners_trace(tracing: Tracing, pool: Pool) -> None:
-    # The runner is started inside of a span, and the job sent without a trace.
+async def test_the_trace_in_which_a_runner_is_started_is_not_its_jobs(tracing: Tracing, pool: Pool) -> None:
+    @job("together", batch=2)
+    async def together(batch: Batch[Any]) -> None: ...
+
     with tracing.tracer.start_as_current_span("start"):
-        async with JobRegistry([look]).runner(pool), pool.connection() as connection:
+        async with JobRegistry([look, together]).runner(pool), pool.connection() as connection:
             await connection.execute("SELECT mq_enqueue('look', '{}')")
+            await connection.execute("SELECT mq_enqueue('together', '{}')")
             await connection.commit()
-            await until(tracing.have_run(1), "the job ran")
-    ran = tracing.one(SpanKind.CONSUMER)
-    assert ran.parent is None
-    assert list(ran.links) == []
+            await until(tracing.have_run(2), "the jobs ran")
+    spans = tracing.spans(SpanKind.CONSUMER)
+    assert [span.parent for span in spans] == [None, None]
+    assert [list(span.links) for span in spans] == [[], []]
     # Without a channel's name, the job's stands for it.
-    assert ran.name == "process look"
+    assert {span.name for span in spans} == {"process look", "process together"}
 
 
 async def test_a_batch_has_one_span_that_links_to_every_sender(tracing: Tracing, pool: Pool, session: Session) -> None:
@@ -283,7 +286,11 @@ async def test_the_span_covers_the_sending(tracing: Tracing, database: Database,
 async def test_what_the_user_puts_into_headers_stays(tracing: Tracing, pool: Pool, session: Session) -> None:
     theirs = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     await look.prepare().set_headers({"tenant": "a"}).spawn(pool)
-    await look.prepare().set_headers({"traceparent": theirs}).spawn(pool)
+    token = context.attach(baggage.set_baggage("customer", "7"))
+    try:
+        await look.prepare().set_headers({"traceparent": theirs}).spawn(pool)
+    finally:
+        context.detach(token)
     own, linking = tracing.spans(SpanKind.PRODUCER)
     with_tenant, with_trace = headers(session)
     assert with_tenant["tenant"] == "a"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -236,6 +237,20 @@ def test_a_database_that_does_not_answer_holds_up_no_scrape(
         assert time.monotonic() < deadline, "it does not recover"
 
 
+def test_a_server_that_is_frozen_holds_up_no_scrape(
+    metrics: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dsn = f"host=127.0.0.1 port={silent.getsockname()[1]} connect_timeout=60"
+        metrics.register(QueueCollector(dsn, timeout=0.2))
+        began = time.monotonic()
+        assert metrics.get_sample_value("sqlxmq_queue_up") == 0
+        assert metrics.get_sample_value("sqlxmq_queue_up") == 0
+        assert time.monotonic() - began < 30
+    assert "no answer within 0.2 s" in caplog.text
+    assert "the scrape before is still waiting" in caplog.text
+
+
 def test_bad_arguments(metrics: CollectorRegistry) -> None:
     with pytest.raises(TypeError, match="channel_names is 'mail', but it must be a list"):
         QueueCollector("", channel_names="mail")
@@ -275,8 +290,6 @@ server.wait()
 
 
 async def test_several_processes_can_share_an_endpoint(database: Database, session: Session, tmp_path: Path) -> None:
-    for _ in range(20):
-        session.execute("SELECT mq_enqueue('work', '{}')")
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     started = [
         subprocess.Popen([sys.executable, "-c", program, database.dsn], env=environment, stdout=subprocess.PIPE)
@@ -286,6 +299,10 @@ async def test_several_processes_can_share_an_endpoint(database: Database, sessi
     try:
         assert exporter.stdout is not None
         server = Address("127.0.0.1", int(exporter.stdout.readline()))
+        # Only then do they take a signal for what it is.
+        await until(lambda: session.execute("SELECT count(*) FROM mq_workers").fetchone() == (2,), "both workers poll")
+        for _ in range(20):
+            session.execute("SELECT mq_enqueue('work', '{}')")
 
         def worked() -> bool:
             samples = scraped(server)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import psycopg
 import psycopg_pool
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
 
 Database: TypeAlias = "str | psycopg_pool.AsyncConnectionPool[Any] | psycopg_pool.ConnectionPool[Any]"
 
@@ -132,7 +133,7 @@ class Source:
         if isinstance(self._database, psycopg_pool.AsyncConnectionPool):
             kind = self._database.connection_class
         connection: psycopg.AsyncConnection[Any] = await kind.connect(conninfo, **{**kwargs, "autocommit": True})
-        connection.row_factory = psycopg.rows.tuple_row
+        connection.row_factory = tuple_row
         connection.cursor_factory = psycopg.AsyncCursor
         return connection
 
@@ -143,7 +144,7 @@ class Source:
         if isinstance(self._database, psycopg_pool.ConnectionPool):
             kind = self._database.connection_class
         connection: psycopg.Connection[Any] = kind.connect(conninfo, **{**kwargs, "autocommit": True})
-        connection.row_factory = psycopg.rows.tuple_row
+        connection.row_factory = tuple_row
         connection.cursor_factory = psycopg.Cursor
         return connection
 
@@ -217,7 +218,7 @@ class Link:
         prepare = None if self._connection.prepare_threshold is None else True
         timer = asyncio.get_running_loop().call_later(LONGEST_STATEMENT, self._give_up, self._connection)
         try:
-            cursor = await self._connection.execute(query, parameters, prepare=prepare)
+            cursor = await self._connection.execute(query.encode(), parameters, prepare=prepare)
             return await cursor.fetchall()
         except psycopg.DataError:
             # The statement is to blame, and nothing else.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -16,10 +15,11 @@ from sqlxmq import _tracing
 from sqlxmq._async.current_job import Batch, CurrentJob
 from sqlxmq._connections import Source
 from sqlxmq._delivery import BatchItem, Delivery
-from sqlxmq._errors import JobStopped, LeaseLost, TimeLimitExceeded, UnknownJobError
+from sqlxmq._ending import Report, ending_of, failed
+from sqlxmq._errors import UnknownJobError
 from sqlxmq._job import AnyJob, BatchJob, Job
-from sqlxmq._outcomes import Cancel, Fail, Outcome, Retry, Snooze
-from sqlxmq._reporter import Failure, Key, Release, Reporter
+from sqlxmq._outcomes import Outcome
+from sqlxmq._reporter import Failure, Key, Reporter
 from sqlxmq._sync.current_job import SyncBatch, SyncCurrentJob
 from sqlxmq._threads import Threads
 
@@ -48,15 +48,27 @@ class Call:
         self.traced: _tracing.Running | None = None
 
 
-def text_of(error: BaseException) -> str:
-    """An error with its traceback, as PostgreSQL's text can hold it."""
-    text = "".join(traceback.format_exception(error))
-    return _sendable(text)
+def arguments_of_call(
+    job: AnyJob, current: Any, context: Mapping[str, Mapping[str, Any]]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a job's function is called with.
 
+    Args:
+        job: the job.
+        current: its CurrentJob or its Batch, of either kind.
+        context: what JobRegistry.arguments_from_context returned.
 
-def _sendable(text: str) -> str:
-    # Neither NUL nor half a surrogate pair.
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+    Raises DecodingError if the payload does not fit the function's arguments.
+    """
+    kwargs: dict[str, Any] = {}
+    args: tuple[Any, ...] = (current,)
+    if isinstance(job, Job):
+        kwargs = job.arguments(current.raw_json)
+        if not job.takes_current_job:
+            args = ()
+    if job.context_parameters:
+        kwargs.update(context[job.name])
+    return args, kwargs
 
 
 class Executor:
@@ -108,7 +120,7 @@ class Executor:
         for row in rows:
             job = self._registry.find(row[1])
             if job is None:
-                self._refuse(row)
+                self._fail_before_start(Delivery(self._registry.context, *row[:9]), UnknownJobError(row[1]))
             elif isinstance(job, BatchJob):
                 batches.setdefault(job, []).append(row)
             else:
@@ -118,11 +130,6 @@ class Executor:
             for first in range(0, len(batch_rows), batch_job.batch):
                 started += self._start_batch(batch_job, batch_rows[first : first + batch_job.batch], on_end)
         return started
-
-    def _refuse(self, row: Sequence[Any]) -> None:
-        error = UnknownJobError(row[1])
-        self._tell_error_handler(row[1], error, Delivery(self._registry.context, *row[:9]))
-        self._reporter.fail(Failure((row[0], row[4]), text_of(error), None, False))
 
     def _start_single(self, job: Any, row: Sequence[Any], on_end: Callable[[int], None]) -> None:
         current: CurrentJob | SyncCurrentJob
@@ -151,8 +158,7 @@ class Executor:
                 item.payload = job.decode(item.raw_json)
             except Exception as error:
                 # One bad payload spoils no other.
-                self._tell_error_handler(item.name, error, item)
-                self._reporter.fail(Failure((item.id, item.attempt), text_of(error), None, False))
+                self._fail_before_start(item, error)
             else:
                 batch.append(item)
         if batch:
@@ -217,14 +223,7 @@ class Executor:
         call.on_end(len(call.deliveries))
 
     async def _called(self, job: AnyJob, current: Any) -> Any:
-        kwargs: dict[str, Any] = {}
-        args: tuple[Any, ...] = (current,)
-        if isinstance(job, Job):
-            kwargs = job.arguments(current.raw_json)
-            if not job.takes_current_job:
-                args = ()
-        if job.context_parameters:
-            kwargs.update(self._context[job.name])
+        args, kwargs = arguments_of_call(job, current, self._context)
         if job.is_async:
             return await job.function(*args, **kwargs)
         return await self._threads.run(partial(job.function, *args, **kwargs))
@@ -240,22 +239,24 @@ class Executor:
     # Ending
 
     def _settle(self, call: Call, delivery: Delivery, ended: BaseException | None) -> None:
-        if isinstance(delivery, BatchItem) and delivery.outcome is not None:
-            ended = delivery.outcome
-        outcome = self._outcome(call, delivery, (delivery.id, delivery.attempt), ended)
+        ending = ending_of(delivery, ended, call.job.time_limit, call.deliveries)
+        if ending.error is not None:
+            self._registry.report(delivery.name, ending.error, delivery)
+        self._report((delivery.id, delivery.attempt), ending.report)
         seconds = time.perf_counter() - call.started_at
-        self._tell_observers("ended", delivery, outcome, seconds)
+        self._tell_observers("ended", delivery, ending.outcome, seconds)
         # What the function has asked for is worth a word where nothing else tells of it.
-        level = logging.INFO if outcome in ("retried", "snoozed") else logging.DEBUG
+        level = logging.INFO if ending.outcome in ("retried", "snoozed") else logging.DEBUG
         if logger.isEnabledFor(level):
-            reason = f": {ended}" if isinstance(ended, Outcome) else ""
+            reason = f": {ending.ended}" if isinstance(ending.ended, Outcome) else ""
             logger.log(
-                level, "job %s of %s was %s after %.3f s%s", delivery.id, delivery.name, outcome, seconds, reason,
-                extra={**delivery.log_fields(), "outcome": outcome, "seconds": seconds},
+                level, "job %s of %s was %s after %.3f s%s",
+                delivery.id, delivery.name, ending.outcome, seconds, reason,
+                extra={**delivery.log_fields(), "outcome": ending.outcome, "seconds": seconds},
             )  # fmt: skip
         if call.traced is not None:
             try:
-                call.traced.ended(delivery, outcome, ended)
+                call.traced.ended(delivery, ending.outcome, ending.ended)
             except Exception:
                 logger.exception("tracing failed for job %s", delivery.id, extra=delivery.log_fields())
 
@@ -267,62 +268,20 @@ class Executor:
                 # Whoever only looks on must not keep a job from being run or reported.
                 logger.exception("an observer failed for job %s", delivery.id, extra=delivery.log_fields())
 
-    def _outcome(self, call: Call, delivery: Delivery, key: Key, ended: BaseException | None) -> str:
-        """Reports how a job ended, and names it."""
-        match ended:
-            case None | Cancel():
-                if delivery.is_settled:
-                    self.reported([key])
-                else:
-                    self._reporter.complete(key)
-                return "completed" if ended is None else "cancelled"
-            case Snooze():
-                self._reporter.release(Release(key, ended.in_))
-                return "snoozed"
-            case Retry():
-                self._reporter.fail(Failure(key, _reason(ended), ended.in_, False))
-                return "retried"
-            case Fail():
-                self._tell_error_handler(delivery.name, ended, delivery)
-                self._reporter.fail(Failure(key, _reason(ended), None, True))
-                return "failed"
-            case LeaseLost() if ended.id == delivery.id:
-                # Somebody else has the job: there is nothing to report, nobody to give it back to.
-                self._tell_error_handler(delivery.name, ended, delivery)
-                self.reported([key])
-                return "lost"
-            case asyncio.CancelledError() | JobStopped() if delivery.stop_reason is not None:
-                return self._outcome_of_stopped(call, delivery, key, ended)
-            case LeaseLost() | JobStopped() if any(_concerns(ended, other) for other in call.deliveries):
-                # Another job of the batch was lost, or is to stop. This one has done no wrong.
-                self._reporter.release(Release(key, timedelta(0)))
-                return "released"
-        self._fail(delivery, key, ended)
-        return "failed"
+    def _report(self, key: Key, report: Report) -> None:
+        if report == "complete":
+            self._reporter.complete(key)
+        elif report is None:
+            self.reported([key])
+        elif isinstance(report, Failure):
+            self._reporter.fail(report)
+        else:
+            self._reporter.release(report)
 
-    def _outcome_of_stopped(self, call: Call, delivery: Delivery, key: Key, ended: BaseException) -> str:
-        match delivery.stop_reason:
-            case "lease lost":
-                self.reported([key])
-                return "lost"
-            case "worker ends":
-                self._reporter.release(Release(key, timedelta(0)))
-                return "released"
-            case "time limit":
-                error = TimeLimitExceeded(f"the job took longer than its time limit, {call.job.time_limit}")
-                error.__cause__ = ended
-                self._fail(delivery, key, error)
-                return "failed"
-        # Cancelled: reported as failed, it is let go of, and removed.
-        self._reporter.fail(Failure(key, "cancelled", None, False))
-        return "cancelled"
-
-    def _fail(self, delivery: Delivery, key: Key, error: BaseException) -> None:
-        self._tell_error_handler(delivery.name, error, delivery)
-        self._reporter.fail(Failure(key, text_of(error), None, False))
-
-    def _tell_error_handler(self, name: str, error: BaseException, delivery: Delivery | None = None) -> None:
-        self._registry.report(name, error, delivery)
+    def _fail_before_start(self, delivery: Delivery, error: Exception) -> None:
+        self._registry.report(delivery.name, error, delivery)
+        key = (delivery.id, delivery.attempt)
+        self._report(key, failed(key, error).report)
 
     def reported(self, keys: Iterable[Key]) -> None:
         """These are off the runner's hands."""
@@ -395,15 +354,3 @@ class Executor:
             self._let_go(call)
         self._threads.close()
         return left
-
-
-def _reason(ended: Outcome) -> str:
-    if ended.__cause__ is not None:
-        return text_of(ended)
-    return _sendable(str(ended.reason or type(ended).__name__))
-
-
-def _concerns(ended: BaseException, delivery: Delivery) -> bool:
-    if isinstance(ended, LeaseLost):
-        return ended.id == delivery.id
-    return delivery.stop_reason is not None

@@ -23,6 +23,7 @@ from sqlxmq._sync.current_job import SyncBatch, SyncCurrentJob
 C = ParamSpec("C")
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 Proto = JobOptions | Callable[[JobBuilder], JobBuilder]
@@ -59,7 +60,7 @@ class AnyJob:
                 raise ValueError(f"{what} is {duration}, but it must be positive")
         self.name = name
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = any(map(inspect.iscoroutinefunction, _called(function)))
         self.lease = lease
         self.time_limit = time_limit
         self._sent_with = sent_with
@@ -144,9 +145,14 @@ def _is_plain_or_async(function: Any) -> bool:
     return (
         callable(function)
         and not isinstance(function, type | AnyJob)
-        and not inspect.isgeneratorfunction(function)
-        and not inspect.isasyncgenfunction(function)
+        and not any(map(inspect.isgeneratorfunction, _called(function)))
+        and not any(map(inspect.isasyncgenfunction, _called(function)))
     )
+
+
+def _called(function: Any) -> tuple[Any, Any]:
+    """What can say of which kind it is: a function does, an object's method does."""
+    return function, function.__call__
 
 
 def _parameters(function: Callable[..., Any], job_name: str) -> list[inspect.Parameter]:
@@ -185,7 +191,7 @@ def _check_first(job_name: str, first: inspect.Parameter) -> None:
         raise TypeError(f"job {job_name}: parameter {first.name} must be one that can be given by its position")
 
 
-class Job(AnyJob, Generic[C, P, R]):
+class Job(AnyJob, Generic[C, P, R_co]):
     """A function that can be sent as a job, and still be called as the function that it is.
 
     Its type says what it is called with, what it is sent with (the same without CurrentJob), and what it
@@ -208,9 +214,9 @@ class Job(AnyJob, Generic[C, P, R]):
             _check_first(self.name, self._parameters[0])
         self._payload = ArgumentsPayload(self.name, self._parameters[self.takes_current_job :], self.context_parameters)
 
-    def __call__(self, /, *args: C.args, **kwargs: C.kwargs) -> R:
+    def __call__(self, /, *args: C.args, **kwargs: C.kwargs) -> R_co:
         """Calls the function itself: no job is sent."""
-        return cast(R, self.function(*args, **kwargs))
+        return cast(R_co, self.function(*args, **kwargs))
 
     def prepare(self, /, *args: P.args, **kwargs: P.kwargs) -> JobBuilder:
         """The job as a builder, with the function's own arguments as its payload; see spawn_many.
@@ -246,7 +252,7 @@ class Job(AnyJob, Generic[C, P, R]):
         return self._payload.decode(raw_json)
 
 
-class BatchJob(AnyJob, Generic[T, R]):
+class BatchJob(AnyJob, Generic[T, R_co]):
     """A function that is sent as single jobs, each with one value for its payload, and run for many of
     them at a time.
 
@@ -272,9 +278,9 @@ class BatchJob(AnyJob, Generic[T, R]):
         kind = get_args(first.annotation)
         self._payload: ValuePayload[T] = ValuePayload(f"job {self.name}: the payload", kind[0] if kind else Any)
 
-    def __call__(self, batch: Batch[T] | SyncBatch[T], /, **context: Any) -> R:
+    def __call__(self, batch: Batch[T] | SyncBatch[T], /, **context: Any) -> R_co:
         """Calls the function itself: no job is sent."""
-        return cast(R, self.function(batch, **context))
+        return cast(R_co, self.function(batch, **context))
 
     def prepare(self, /, payload: T) -> JobBuilder:
         """One job as a builder; see spawn_many.

@@ -231,6 +231,18 @@ class ArgumentsPayload:
         values = zip(self._names, (getattr(decoded, field) for field in decoded.__struct_fields__), strict=True)
         return {name: value for name, value in values if value is not msgspec.UNSET}
 
+    def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, and the function's defaults for those that are missing."""
+        parameters = [self._signature.parameters[name] for name in self._names]
+        return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(arguments)
+
+    def some(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Some of the arguments, by name. Raises TypeError if they are not the function's."""
+        try:
+            return dict(self._signature.bind_partial(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise TypeError(f"job {self._job_name}: {error}") from None
+
 
 def _shown(value: Any) -> str:
     try:

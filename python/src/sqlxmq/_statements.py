@@ -74,6 +74,14 @@ _SENT: tuple[tuple[str, str, str], ...] = (
     ("when_dead", "text[]", "when_dead"),
 )
 
+# All jobs, in the order in which they were sent.
+JOBS = """
+    SELECT id::text, name, state, payload_json::text, payload_bytes, channel_name, channel_args, priority, ordered,
+           when_dead, headers::text, attempts_made, attempts_left, retry_backoff, created_at, due_at, reserved_until,
+           last_error
+    FROM mq_jobs ORDER BY position
+"""
+
 
 def enqueue(builders: Sequence[JobBuilder], headers: Sequence[str | None]) -> Statement[list[UUID]]:
     """Sends jobs, all or none; their ids, in the same order."""

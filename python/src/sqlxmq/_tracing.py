@@ -23,9 +23,11 @@ class Sending(Protocol):
 
     def under_way(self) -> AbstractContextManager[None]:
         """Around each piece of the sending; an error ends it."""
+        ...
 
     def sent(self, id: UUID | None) -> None:
         """It has succeeded; id: the job's, None for many jobs."""
+        ...
 
 
 class Running(Protocol):
@@ -33,6 +35,7 @@ class Running(Protocol):
 
     def ended(self, delivery: Delivery, outcome: str, error: BaseException | None) -> None:
         """How it went for one job: the outcome as in Observer.ended, and what the function raised or said."""
+        ...
 
 
 class Tracer(Protocol):
@@ -40,9 +43,11 @@ class Tracer(Protocol):
 
     def sending(self, builders: Sequence[JobBuilder], *, is_batch: bool) -> Sending:
         """Begins the sending of these jobs; is_batch: whether by spawn_many."""
+        ...
 
     def running(self, deliveries: Sequence[Delivery], *, is_batch: bool) -> AbstractContextManager[Running]:
         """Around the running of a function, in its task; threads get a copy of the task's context."""
+        ...
 
 
 tracer: Tracer | None = None

@@ -40,6 +40,7 @@ class AsyncpgSender(Protocol):
 
     def fetch(self, query: str, /, *args: Any) -> Coroutine[Any, Any, Any]:
         """Runs a statement."""
+        ...
 
 
 class AsyncSqlAlchemyConnection(Protocol):
@@ -47,6 +48,7 @@ class AsyncSqlAlchemyConnection(Protocol):
 
     def exec_driver_sql(self, statement: str, /) -> Coroutine[Any, Any, Any]:
         """Runs a statement."""
+        ...
 
 
 class AsyncSqlAlchemySession(Protocol):
@@ -54,6 +56,7 @@ class AsyncSqlAlchemySession(Protocol):
 
     def connection(self) -> Coroutine[Any, Any, AsyncSqlAlchemyConnection]:
         """The session's connection."""
+        ...
 
 
 class AsyncSqlAlchemyEngine(Protocol):
@@ -61,6 +64,7 @@ class AsyncSqlAlchemyEngine(Protocol):
 
     def begin(self) -> AbstractAsyncContextManager[AsyncSqlAlchemyConnection]:
         """A connection with a transaction."""
+        ...
 
 
 class _Result(Protocol):
@@ -72,6 +76,7 @@ class SqlAlchemyConnection(Protocol):
 
     def exec_driver_sql(self, statement: str, /) -> _Result:
         """Runs a statement."""
+        ...
 
 
 class SqlAlchemySession(Protocol):
@@ -79,6 +84,7 @@ class SqlAlchemySession(Protocol):
 
     def connection(self) -> SqlAlchemyConnection:
         """The session's connection."""
+        ...
 
 
 class SqlAlchemyEngine(Protocol):
@@ -86,6 +92,7 @@ class SqlAlchemyEngine(Protocol):
 
     def begin(self) -> AbstractContextManager[SqlAlchemyConnection]:
         """A connection with a transaction."""
+        ...
 
 
 class DjangoConnection(Protocol):
@@ -95,15 +102,36 @@ class DjangoConnection(Protocol):
 
     def cursor(self) -> Any:
         """A cursor."""
+        ...
 
 
+class DjangoConnectionProxy(Protocol):
+    """django.db.connection, which passes on whatever it is asked for to this thread's connection."""
+
+    def __getattr__(self, item: str, /) -> Any: ...
+
+    def __contains__(self, key: Any, /) -> bool: ...
+
+
+# Unions, not texts: a checker that cannot read one takes anything for a sender of either kind.
 AsyncSender: TypeAlias = (
-    "psycopg.AsyncConnection[Any] | psycopg.AsyncCursor[Any] | psycopg_pool.AsyncConnectionPool[Any]"
-    " | AsyncpgSender | AsyncSqlAlchemyConnection | AsyncSqlAlchemySession | AsyncSqlAlchemyEngine"
+    psycopg.AsyncConnection[Any]
+    | psycopg.AsyncCursor[Any]
+    | psycopg_pool.AsyncConnectionPool[Any]
+    | AsyncpgSender
+    | AsyncSqlAlchemyConnection
+    | AsyncSqlAlchemySession
+    | AsyncSqlAlchemyEngine
 )
 SyncSender: TypeAlias = (
-    "psycopg.Connection[Any] | psycopg.Cursor[Any] | psycopg_pool.ConnectionPool[Any]"
-    " | SqlAlchemyConnection | SqlAlchemySession | SqlAlchemyEngine | DjangoConnection"
+    psycopg.Connection[Any]
+    | psycopg.Cursor[Any]
+    | psycopg_pool.ConnectionPool[Any]
+    | SqlAlchemyConnection
+    | SqlAlchemySession
+    | SqlAlchemyEngine
+    | DjangoConnection
+    | DjangoConnectionProxy
 )
 
 

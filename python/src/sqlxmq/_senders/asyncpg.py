@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from sqlxmq._senders import Carrier
+from sqlxmq._senders import AsyncpgSender, Carrier
 from sqlxmq._statements import Statement
 
 T = TypeVar("T")
 
 
-async def through(sender: asyncpg.Connection[Any] | asyncpg.Pool[Any], statement: Statement[T]) -> T:
+async def through(sender: AsyncpgSender, statement: Statement[T]) -> T:
     """In the transaction of a connection; through a pool, in one of its own."""
     return statement.read(await sender.fetch(statement.text, *statement.parameters))
 

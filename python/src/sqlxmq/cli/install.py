@@ -54,7 +54,9 @@ def install(
         else:
             create_plain(connection, settings.schema)
         installed = next(one for one in installations(connection) if one not in found)
-        typer.echo(f"Installed sqlxmq {_version(connection, installed)} {_where(installed)}.")
+        version = _version(connection, installed)
+        typer.echo(f"Installed sqlxmq {version} {_where(installed)}.")
+        _compare_with_package(installed, version)
         if not plain and not installed.is_extension:
             why = "it is in another schema as an extension" if is_taken else "the server lacks the extension's files"
             typer.echo(f"(As plain SQL, since {why}.)")
@@ -79,11 +81,15 @@ def upgrade(context: typer.Context) -> None:
             typer.echo(f"sqlxmq {before}, {_where(installed)}, is the newest version already.")
         else:
             typer.echo(f"Upgraded sqlxmq {_where(installed)} from {before} to {after}.")
-        if installed.is_extension and after != shipped_version():
-            typer.echo(
-                f"(This package brings {shipped_version()}, but the server's files are those of {after}: "
-                "see make install.)"
-            )
+        _compare_with_package(installed, after)
+
+
+def _compare_with_package(installed: Installation, version: str) -> None:
+    if installed.is_extension and version != shipped_version():
+        typer.echo(
+            f"(This package brings {shipped_version()}, but the server's files are those of {version}: "
+            "see make install.)"
+        )
 
 
 def _version(connection: Connection, queue: Installation) -> str:

@@ -1,0 +1,282 @@
+"""Runs jobs inside the transaction that a test has open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from sqlxmq._calls_in_tests import called_async, current_job, empty_batch
+from sqlxmq._delivery import BatchItem, Delivery
+from sqlxmq._driver_connection import (
+    AsyncTestConnection,
+    async_driver_connection,
+    both_faces,
+    check_that_nothing_would_stay,
+)
+from sqlxmq._ending import Ending, ending_of, failed
+from sqlxmq._errors import UnknownJobError
+from sqlxmq._execution import arguments_of_call
+from sqlxmq._group import POLL, ChannelGroup
+from sqlxmq._job import AnyJob, BatchJob
+from sqlxmq._outcomes import Outcome
+from sqlxmq._registry import JobRegistry
+from sqlxmq._reporter import COMPLETE, FAIL, RELEASE, Failure
+from sqlxmq._senders import execute
+from sqlxmq._spawned import RanJob, SpawnedJob, check_not_spawned, check_spawned, in_queue
+
+logger = logging.getLogger("sqlxmq")
+
+# Nothing keeps the jobs of a test alive; whoever debugs one takes his time.
+LEASE = timedelta(days=1)
+WORKER = "sqlxmq.testing"
+
+Row = Sequence[Any]
+
+
+async def run_one(
+    registry: JobRegistry,
+    connection: AsyncTestConnection,
+    *,
+    channel_names: Sequence[str] | None = None,
+    raise_errors: bool = True,
+) -> RanJob | None:
+    """Runs one job, if one is due; see sqlxmq.testing.run_one."""
+    worker = _Worker(registry, await async_driver_connection(connection), channel_names, raise_errors)
+    ran = await worker.run(await worker.poll(1))
+    return ran[0] if ran else None
+
+
+async def drain(
+    registry: JobRegistry,
+    connection: AsyncTestConnection,
+    *,
+    channel_names: Sequence[str] | None = None,
+    limit: int = 1000,
+    raise_errors: bool = True,
+) -> list[RanJob]:
+    """Runs jobs until none is due; see sqlxmq.testing.drain."""
+    if limit < 1:
+        raise ValueError(f"limit is {limit}, but it must be at least 1")
+    worker = _Worker(registry, await async_driver_connection(connection), channel_names, raise_errors)
+    jobs = [registry.find(name) for name in registry.names]
+    largest_batch = max([1, *(job.batch for job in jobs if isinstance(job, BatchJob))])
+    ran: list[RanJob] = []
+    while rows := await worker.poll(max(1, min(largest_batch, limit - len(ran)))):
+        if len(ran) == limit:
+            await worker.release(rows)
+            last = ", ".join(dict.fromkeys(one.name for one in ran[-10:]))
+            raise AssertionError(f"after {limit} jobs there was still one due, {rows[0][1]}; the last were {last}")
+        ran += await worker.run(rows)
+    return ran
+
+
+class _Worker:
+    """Polls, runs and reports on one connection, in the transaction that is open there."""
+
+    def __init__(
+        self,
+        registry: JobRegistry,
+        connection: psycopg.AsyncConnection[Any],
+        channel_names: Sequence[str] | None,
+        raise_errors: bool,
+    ) -> None:
+        group = ChannelGroup(channel_names=channel_names)
+        self._channel_names = None if group.channel_names is None else list(group.channel_names)
+        self._registry = registry
+        self._connection = connection
+        self._raise_errors = raise_errors
+        self._context = registry.arguments_from_context()
+
+    async def poll(self, batch_size: int) -> list[Row]:
+        """Claims jobs. Raises ValueError if they would stay claimed."""
+        check_that_nothing_would_stay(self._connection)
+        rows = await self._fetch(POLL, (self._channel_names, batch_size, LEASE, WORKER))
+        return [row for row in rows if row[0] is not None]
+
+    async def release(self, rows: Sequence[Row]) -> None:
+        """Gives back claimed jobs."""
+        if rows:
+            ids = [row[0] for row in rows]
+            await self._fetch(RELEASE, (ids, ids, [row[4] for row in rows], timedelta(0)))
+
+    async def run(self, rows: Sequence[Row]) -> list[RanJob]:
+        """Runs claimed jobs one after the other, those of a batch together. If one raises, the ones that
+        have not run are given back."""
+        calls: list[list[Row]] = []
+        batches: dict[BatchJob[Any, Any], list[Row]] = {}
+        for row in rows:
+            job = self._registry.find(row[1])
+            if not isinstance(job, BatchJob):
+                calls.append([row])
+            elif job in batches and len(batches[job]) < job.batch:
+                batches[job].append(row)
+            else:
+                batches[job] = [row]
+                calls.append(batches[job])
+        ran: list[RanJob] = []
+        while calls:
+            try:
+                ran += await self._run_together(calls.pop(0))
+            except BaseException:
+                await self.release([row for some in calls for row in some])
+                raise
+        return ran
+
+    async def _run_together(self, rows: Sequence[Row]) -> list[RanJob]:
+        job = self._registry.find(rows[0][1])
+        if job is None:
+            delivery = Delivery(self._registry.context, *rows[0][:9])
+            unknown = UnknownJobError(delivery.name)
+            ran = [await self._fail_before_start(delivery, unknown)]
+            if self._raise_errors:
+                raise unknown
+            return ran
+        with both_faces(self._connection) as faces:
+            if not isinstance(job, BatchJob):
+                current = current_job(job, self._registry, rows[0], faces)
+                return await self._run(job, current, [current])
+            batch = empty_batch(job, faces)
+            ran = []
+            bad: list[Exception] = []
+            for row in rows:
+                item: BatchItem[Any] = BatchItem(self._registry.context, *row[:9])
+                item.outcome = None
+                try:
+                    item.payload = job.decode(item.raw_json)
+                except Exception as error:
+                    # One bad payload spoils no other.
+                    bad.append(error)
+                    ran.append(await self._fail_before_start(item, error))
+                else:
+                    batch.append(item)
+            if batch:
+                ran += await self._run(job, batch, batch)
+            if bad and self._raise_errors:
+                raise bad[0]
+            return ran
+
+    async def _fail_before_start(self, delivery: Delivery, error: Exception) -> RanJob:
+        if not self._raise_errors:
+            self._registry.report(delivery.name, error)
+        return await self._report(delivery, failed((delivery.id, delivery.attempt), error), None)
+
+    async def _run(self, job: AnyJob, current: Any, deliveries: Sequence[Delivery]) -> list[RanJob]:
+        observers = self._registry.observers
+        for delivery in deliveries:
+            for observer in observers:
+                observer.started(delivery)
+        started_at = time.perf_counter()
+        ended: BaseException | None = None
+        result = None
+        async with self._connection.transaction() as savepoint:
+            try:
+                args, kwargs = arguments_of_call(job, current, self._context)
+                result = await called_async(job, current, args, kwargs)
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                ended = error
+            if self._connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+                # It has used the test's connection by itself, and left it unusable for a report.
+                raise psycopg.Rollback(savepoint)
+        was_raised = ended is not None and not isinstance(ended, Outcome)
+        if isinstance(result, Outcome):
+            ended = result
+        ran = []
+        to_raise: BaseException | None = None
+        for delivery in deliveries:
+            ending = ending_of(delivery, ended, job.time_limit, deliveries)
+            one = await self._report(delivery, ending, result)
+            ran.append(one)
+            was_said = isinstance(delivery, BatchItem) and delivery.outcome is not None
+            if ending.error is not None:
+                if was_raised and not was_said and (self._raise_errors or _is_not_the_jobs(ending.error)):
+                    to_raise = to_raise or ending.error
+                else:
+                    self._registry.report(delivery.name, ending.error, delivery)
+            for observer in observers:
+                observer.ended(delivery, one.outcome, time.perf_counter() - started_at)
+        if to_raise is not None:
+            raise to_raise
+        return ran
+
+    async def _report(self, delivery: Delivery, ending: Ending, result: Any) -> RanJob:
+        outcome = ending.outcome
+        report = ending.report
+        if report is not None:
+            ids, attempts = [delivery.id], [delivery.attempt]
+            # In a savepoint: what the database refuses is to be seen by a test that can go on.
+            async with self._connection.transaction():
+                if report == "complete":
+                    late = await self._fetch(COMPLETE, (ids, ids, attempts))
+                elif isinstance(report, Failure):
+                    how = ([report.error], [report.retry_in], [report.is_final])
+                    late = await self._fetch(FAIL, (ids, ids, attempts, *how))
+                else:
+                    late = await self._fetch(RELEASE, (ids, ids, attempts, report.due_in))
+            if late:
+                logger.warning("job %s was %s too late: its lease was lost", delivery.id, outcome)
+                outcome = "lost"
+        error = ending.error if isinstance(ending.error, Exception) else None
+        return RanJob(delivery.id, delivery.name, delivery.attempt, outcome, error, result)
+
+    async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        async with psycopg.AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
+            await cursor.execute(query.encode(), parameters)
+            return await cursor.fetchall()
+
+
+def _is_not_the_jobs(error: BaseException) -> bool:
+    # A test that is cancelled from outside stays cancelled.
+    return isinstance(error, asyncio.CancelledError)
+
+
+class AsyncQueueInTest:
+    """The functions of sqlxmq.testing for one connection.
+
+    Attributes: connection, the test's.
+    """
+
+    def __init__(self, connection: AsyncTestConnection) -> None:
+        """connection: as in sqlxmq.testing.run_one."""
+        self.connection = connection
+
+    async def run_one(
+        self, registry: JobRegistry, *, channel_names: Sequence[str] | None = None, raise_errors: bool = True
+    ) -> RanJob | None:
+        """Runs one job, if one is due; see sqlxmq.testing.run_one."""
+        return await run_one(registry, self.connection, channel_names=channel_names, raise_errors=raise_errors)
+
+    async def drain(
+        self,
+        registry: JobRegistry,
+        *,
+        channel_names: Sequence[str] | None = None,
+        limit: int = 1000,
+        raise_errors: bool = True,
+    ) -> list[RanJob]:
+        """Runs jobs until none is due; see sqlxmq.testing.drain."""
+        return await drain(
+            registry, self.connection, channel_names=channel_names, limit=limit, raise_errors=raise_errors
+        )
+
+    async def spawned(self, job: AnyJob | str | None = None) -> list[SpawnedJob]:
+        """The jobs in the queue; see sqlxmq.testing.spawned."""
+        return await execute(self.connection, in_queue(job))
+
+    async def assert_spawned(
+        self, job: AnyJob | str, /, *args: Any, count: int | None = None, **arguments: Any
+    ) -> list[SpawnedJob]:
+        """Fails if no such job is in the queue; see sqlxmq.testing.assert_spawned."""
+        __tracebackhide__ = True
+        return check_spawned(await execute(self.connection, in_queue()), job, args, arguments, count)
+
+    async def assert_not_spawned(self, job: AnyJob | str, /, *args: Any, **arguments: Any) -> None:
+        """Fails if such a job is in the queue; see sqlxmq.testing.assert_not_spawned."""
+        __tracebackhide__ = True
+        check_not_spawned(await execute(self.connection, in_queue()), job, args, arguments)
