@@ -12,7 +12,7 @@ from typing import Any
 import psycopg_pool
 import pytest
 
-from sqlxmq import CurrentJob, Job, JobRegistry, SyncCurrentJob, job
+from sqlxmq import CurrentJob, Job, JobRegistry, SyncCurrentJob, job, spawn_many
 from sqlxmq._threads import Threads
 from tests.python.conftest import Database, until
 from tests.python.proxies import free_port, pgbouncer, proxy
@@ -123,12 +123,12 @@ async def test_a_silent_database_is_noticed_by_polls_reports_and_keep_alive(
     done: list[int] = []
     quick = quick_job(done)
     async with proxy(database) as between:
-        async with JobRegistry([long, quick]).runner(between.dsn, lease=timedelta(seconds=12)) as runner:
+        runner = JobRegistry([long, quick]).runner(between.dsn, lease=timedelta(seconds=12))
+        async with runner:
             long.spawn(session)
             await started.wait()
             await is_heard(runner)
             between.be_silent()
-            leased = rows(session, "SELECT leased_until FROM mq_running_jobs")
             accepted = between.accepted
             await until(lambda: between.accepted >= accepted + 2, "connections are made anew")
             may_end.set()
@@ -137,7 +137,6 @@ async def test_a_silent_database_is_noticed_by_polls_reports_and_keep_alive(
             between.cut()
             between.be_silent(False)
             await until(is_empty(session), "it polls and reports again")
-            assert leased
     assert attempts == [1]
     assert done == [0]
 
@@ -361,7 +360,8 @@ async def test_settings_that_cannot_be_had_for_a_while(
         return database.dsn
 
     async with psycopg_pool.AsyncConnectionPool(conninfo, min_size=1, open=False) as asking:
-        async with runner_of(asking, once) as runner:
+        runner = runner_of(asking, once)
+        async with runner:
             once.spawn(session)
             await started.wait()
             is_out_of_order = True
@@ -426,8 +426,12 @@ async def test_the_threads_of_a_closed_loop_end_quietly() -> None:
     may_end = threading.Event()
     called = threading.Event()
 
+    def work() -> None:
+        called.set()
+        may_end.wait(60)
+
     async def begin() -> None:
-        task = asyncio.ensure_future(threads.run(lambda: (called.set(), may_end.wait(60))))
+        task = asyncio.ensure_future(threads.run(work))
         await asyncio.to_thread(called.wait, 60)
         task.cancel()
 
