@@ -16,6 +16,7 @@ from sqlxmq import CurrentJob, Job, JobRegistry, SyncCurrentJob, job, spawn_many
 from sqlxmq._threads import Threads
 from tests.python.conftest import Database, until
 from tests.python.proxies import free_port, pgbouncer, proxy
+from tests.python.test_kills import IS_LONG
 from tests.python.test_runner import Pool, Session, is_empty, rows, runner_of
 
 LISTENERS = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'NOTIFY \"mq_echo%%' AND datname = current_database()"
@@ -258,21 +259,23 @@ async def test_without_keep_alive_the_lease_runs_out(pool: Pool, session: Sessio
         await until(is_empty(session), "it is complete")
 
 
+@pytest.mark.long
 async def test_many_jobs_through_a_pool_of_two(database: Database, session: Session) -> None:
     session.execute("CREATE TABLE effect (n integer)")
+    jobs = 10_000 if IS_LONG else 3_000
 
     @job("effect")
     async def effect(current_job: CurrentJob, n: int) -> None:
         async with current_job.transaction() as connection:
             await connection.execute("INSERT INTO effect VALUES (%s)", (n,))
 
-    spawn_many(session, [effect.prepare(n) for n in range(10_000)])
+    spawn_many(session, [effect.prepare(n) for n in range(jobs)])
     async with (
         psycopg_pool.AsyncConnectionPool(database.dsn, min_size=2, max_size=2, open=False) as small,
         runner_of(small, effect),
     ):
         await until(is_empty(session), "all are complete", seconds=120)
-    assert rows(session, "SELECT count(*), count(DISTINCT n) FROM effect") == [(10_000, 10_000)]
+    assert rows(session, "SELECT count(*), count(DISTINCT n) FROM effect") == [(jobs, jobs)]
 
 
 async def run_ten(database: str, session: Session, **options: Any) -> None:
