@@ -12,6 +12,7 @@ from bench.peers.peer import Peer
 # The name of each variant, and the module that has it.
 MODULES = {
     "sqlxmq": "sqlxmq_worker",
+    "sqlxmq-batch": "sqlxmq_worker",
     "procrastinate": "procrastinate_worker",
     "pgqueuer": "pgqueuer_worker",
     "pgqueuer-batch": "pgqueuer_worker",

@@ -21,7 +21,7 @@ from bench.peers.progress import tell
 
 # As the runner asks for them, which parses the payloads, too.
 POLL = """
-    SELECT id, name, payload_json, payload_bytes, attempt, attempts_allowed, channel_name, channel_args, wait_time
+    SELECT id, name, payload_json, payload_bytes, attempt, attempts_allowed, channel_name, channel_args, headers
     FROM mq_poll(NULL, %s, %s, 'bench')
 """
 COMPLETE = "SELECT mq_complete(%s::uuid[], %s::integer[])"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypedDict
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -12,16 +13,30 @@ from psycopg_pool import AsyncConnectionPool
 
 from bench.peers.peer import SQL_PAYLOAD, Connection, Peer, Send, Variant, one, payload
 from bench.peers.progress import progress
-from sqlxmq import CurrentJob, JobRegistry, job
+from sqlxmq import Batch, JobRegistry, job
 
 # The ids of jobs that are due are below this one, those of jobs for next week are not.
 FIRST_LATER = "00000001-0000-7000-8000-000000000000"
 
 
 @job("noop")
-async def noop(current_job: CurrentJob, number: int, padding: str) -> None:
+async def noop(number: int, padding: str) -> None:
     """A job that takes one at a time."""
     progress.start(number)
+
+
+class Payload(TypedDict):
+    """What each job carries."""
+
+    number: int
+    padding: str
+
+
+@job("noop", batch=1000)
+async def noop_batch(batch: Batch[Payload]) -> None:
+    """A job that takes as many as there are."""
+    for item in batch:
+        progress.start(item.payload["number"])
 
 
 class SqlxmqPeer(Peer):
@@ -63,7 +78,7 @@ class SqlxmqPeer(Peer):
         """The runner as in the README. Its first claim is taken to begin before it connects."""
         size = 2  # for the jobs, which want none: the runner makes its own connections
         async with AsyncConnectionPool(self.dsn, min_size=1, max_size=size, open=False) as pool:
-            runner = JobRegistry([noop]).runner(
+            runner = JobRegistry([noop_batch if self.settings["is_batch"] else noop]).runner(
                 pool,
                 min_concurrency=self.settings["min_concurrency"],
                 max_concurrency=self.settings["max_concurrency"],
@@ -90,12 +105,16 @@ PEER = SqlxmqPeer
 
 VARIANTS = {
     "sqlxmq": Variant(
-        {"min_concurrency": 500, "max_concurrency": 1000},
+        {"min_concurrency": 500, "max_concurrency": 1000, "is_batch": False},
         [
             {"min_concurrency": 16, "max_concurrency": 32},
             {"min_concurrency": 100, "max_concurrency": 200},
             {"min_concurrency": 1000, "max_concurrency": 2000},
             {"uvloop": True},
         ],
-    )
+    ),
+    "sqlxmq-batch": Variant(
+        {"min_concurrency": 500, "max_concurrency": 1000, "is_batch": True},
+        [{"min_concurrency": 1000, "max_concurrency": 2000}, {"uvloop": True}],
+    ),
 }
