@@ -12,7 +12,7 @@ import psycopg
 import psycopg_pool
 import pytest
 
-from sqlxmq import CurrentJob, Job, JobRegistry, JobRunner, LeaseLost, UnknownJobError, job
+from sqlxmq import BatchJob, CurrentJob, Job, JobRegistry, JobRunner, LeaseLost, UnknownJobError, job
 from tests.python.conftest import Database, until
 
 Pool = psycopg_pool.AsyncConnectionPool[Any]
@@ -27,7 +27,7 @@ def is_empty(session: Session) -> Callable[[], bool]:
     return lambda: rows(session, "SELECT count(*) FROM mq_msgs") == [(0,)]
 
 
-def runner_of(pool: Pool, *jobs: Job[Any, Any], **options: Any) -> JobRunner:
+def runner_of(pool: Pool, *jobs: Job[Any, Any, Any] | BatchJob[Any, Any], **options: Any) -> JobRunner:
     return JobRegistry(jobs).runner(pool, **options)
 
 

@@ -249,7 +249,7 @@ async def test_odd_exceptions_fail_the_job_only(pool: Pool, session: Session, er
     async def in_loop() -> None:
         raise error
 
-    jobs = [in_thread] if error in (KeyboardInterrupt, GeneratorExit) else [in_thread, in_loop]
+    jobs: list[Any] = [in_thread] if error in (KeyboardInterrupt, GeneratorExit) else [in_thread, in_loop]
     async with runner_of(pool, *jobs) as runner:
         for one in jobs:
             await one.spawn(pool)

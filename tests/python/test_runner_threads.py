@@ -351,9 +351,10 @@ def test_errors_at_the_start_are_raised(database: Database) -> None:
 
     with pytest.raises(MissingContextError):
         JobRegistry([needs]).sync_runner(database.dsn).start()
+    bad: dict[str, Any]
     for bad in ({"lease": timedelta(0)}, {"groups": []}):
         with pytest.raises(ValueError, match=r"it must be positive|at least one"):
-            JobRegistry([]).sync_runner(database.dsn, **bad).start()  # type: ignore[arg-type]
+            JobRegistry([]).sync_runner(database.dsn, **bad).start()
     runner = JobRegistry([]).sync_runner("no connection string")
     with pytest.raises(psycopg.Error):
         runner.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -61,17 +61,17 @@ class Call:
         self.traced: _tracing.Running | None = None
 
 
-def arguments_of_call(
-    job: AnyJob, current: Any, context: Mapping[str, Mapping[str, Any]]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_of_call(job: AnyJob, current: Any, registry: JobRegistry) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a job's function is called with.
 
     Args:
         job: the job.
         current: its CurrentJob or its Batch, of either kind.
-        context: what JobRegistry.arguments_from_context returned.
+        registry: where the context is.
 
-    Raises DecodingError if the payload does not fit the function's arguments.
+    Raises:
+        DecodingError: the payload does not fit the function's arguments.
+        MissingContextError: the registry was not given what the job asks for.
     """
     kwargs: dict[str, Any] = {}
     args: tuple[Any, ...] = (current,)
@@ -80,7 +80,7 @@ def arguments_of_call(
         if not job.takes_current_job:
             args = ()
     if job.context_parameters:
-        kwargs.update(context[job.name])
+        kwargs.update(registry.arguments_from_context(job))
     return args, kwargs
 
 
@@ -108,7 +108,6 @@ class Executor:
         self._observers = list(registry.observers)
         self._async_pool = source.async_pool
         self._sync_pool = source.sync_pool
-        self._context = registry.arguments_from_context()
         self._threads = Threads()
         self._loop = asyncio.get_running_loop()
         self._in_hand: dict[Key, Call] = {}
@@ -152,7 +151,7 @@ class Executor:
         else:
             current = SyncCurrentJob(self._registry.context, *row[:9])
             current._find_pool = self._sync_pool
-        self._begin(Call(job, (current,), job.lease or self._lease, on_end), current)
+        self._begin(Call(job, (current,), max(job.lease or self._lease, self._lease), on_end), current)
 
     def _start_batch(
         self, job: BatchJob[Any, Any], rows: Sequence[Sequence[Any]], on_end: Callable[[int], None]
@@ -175,7 +174,7 @@ class Executor:
             else:
                 batch.append(item)
         if batch:
-            self._begin(Call(job, batch, job.lease or self._lease, on_end), batch)
+            self._begin(Call(job, batch, max(job.lease or self._lease, self._lease), on_end), batch)
         return len(batch)
 
     def _begin(self, call: Call, current: Any) -> None:
@@ -237,7 +236,7 @@ class Executor:
         call.on_end(len(call.deliveries))
 
     async def _called(self, job: AnyJob, current: Any) -> Any:
-        args, kwargs = arguments_of_call(job, current, self._context)
+        args, kwargs = arguments_of_call(job, current, self._registry)
         if job.is_async:
             return await job.function(*args, **kwargs)
         return await self._threads.run(partial(job.function, *args, **kwargs))

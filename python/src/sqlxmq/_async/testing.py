@@ -92,7 +92,7 @@ class _Worker:
         self._registry = registry
         self._connection = connection
         self._raise_errors = raise_errors
-        self._context = registry.arguments_from_context()
+        registry.check_context()
 
     async def poll(self, batch_size: int) -> list[Row]:
         """Claims jobs. Raises ValueError if they would stay claimed."""
@@ -202,7 +202,7 @@ class _Worker:
         async with self._connection.transaction() as savepoint:
             result, raised = None, None
             try:
-                args, kwargs = arguments_of_call(job, current, self._context)
+                args, kwargs = arguments_of_call(job, current, self._registry)
                 result = await called_async(job, current, args, kwargs)
             except (KeyboardInterrupt, GeneratorExit):
                 # The end of the test, not the job's.

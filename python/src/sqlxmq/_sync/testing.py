@@ -93,7 +93,7 @@ class _Worker:
         self._registry = registry
         self._connection = connection
         self._raise_errors = raise_errors
-        self._context = registry.arguments_from_context()
+        registry.check_context()
 
     def poll(self, batch_size: int) -> list[Row]:
         """Claims jobs. Raises ValueError if they would stay claimed."""
@@ -203,7 +203,7 @@ class _Worker:
         with self._connection.transaction() as savepoint:
             result, raised = None, None
             try:
-                args, kwargs = arguments_of_call(job, current, self._context)
+                args, kwargs = arguments_of_call(job, current, self._registry)
                 result = called(job, current, args, kwargs)
             except (KeyboardInterrupt, GeneratorExit):
                 # The end of the test, not the job's.
