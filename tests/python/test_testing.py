@@ -226,7 +226,7 @@ def test_context_and_observers(connection: Connection) -> None:
 def test_an_error_is_reported_and_raised(connection: Connection) -> None:
     connection.execute("CREATE TABLE effect (number integer)")
 
-    @job("break", retries=1)
+    @job("break", retries=1, backoff_secs=600)
     def broken(current_job: SyncCurrentJob) -> None:
         with current_job.pool.connection() as own:
             own.execute("INSERT INTO effect VALUES (1)")
@@ -266,7 +266,7 @@ def test_an_error_goes_to_the_error_handler_instead(connection: Connection) -> N
 
 
 def test_a_job_can_end_its_test(connection: Connection) -> None:
-    @job("refuse")
+    @job("refuse", backoff_secs=600)
     def refuse() -> None:
         pytest.fail("not this one")
 
@@ -338,7 +338,10 @@ def test_an_unknown_job_and_a_payload_that_does_not_fit(connection: Connection) 
     @job("picky")
     def picky(number: int) -> None: ...
 
-    connection.execute("SELECT mq_enqueue('nobody knows me'), mq_enqueue('picky', '{\"number\": \"x\"}')")
+    connection.execute(
+        "SELECT mq_enqueue(name, '{\"number\": \"x\"}', retry_backoff => '10 minutes') "
+        "FROM unnest(ARRAY['nobody knows me', 'picky']) AS name"
+    )
     registry = JobRegistry([picky])
     errors = []
     for _ in range(2):
@@ -415,11 +418,11 @@ def test_a_transaction_that_fails_completes_nothing(connection: Connection) -> N
 
 
 async def test_time_limits(async_connection: AsyncConnection, connection: Connection) -> None:
-    @job("slow", time_limit=0.05)
+    @job("slow", time_limit=0.05, backoff_secs=600)
     async def slow() -> None:
         await asyncio.Event().wait()
 
-    @job("slow in a thread", time_limit=0.05)
+    @job("slow in a thread", time_limit=0.05, backoff_secs=600)
     def slow_in_thread(current_job: SyncCurrentJob) -> None:
         assert current_job.wait_until_stopped(60)
         current_job.raise_if_stopped()
@@ -529,7 +532,7 @@ def test_a_bad_item_spoils_no_other(connection: Connection) -> None:
         seen.extend(item.payload.weight for item in batch)
 
     for payload in ('{"weight": 1}', '"heavy"', '{"weight": 2}', "7"):
-        connection.execute("SELECT mq_enqueue('weigh', %s::jsonb)", (payload,))
+        connection.execute("SELECT mq_enqueue('weigh', %s::jsonb, retry_backoff => '10 minutes')", (payload,))
     with pytest.raises(DecodingError, match='"heavy"'):
         drain(JobRegistry([weigh]), connection)
     assert seen == [1, 2]
@@ -540,7 +543,7 @@ def test_an_error_gives_the_rest_back(connection: Connection) -> None:
     @job("weigh", batch=10)
     def weigh(batch: SyncBatch[Parcel]) -> None: ...
 
-    @job("break")
+    @job("break", backoff_secs=600)
     def broken() -> None:
         raise LookupError
 
@@ -727,13 +730,13 @@ def weigh_parcels(batch: SyncBatch[Parcel]) -> None:
 
 
 def test_spawned_jobs(connection: Connection) -> None:
-    id = send_mail.options(channel_args="x", delay=timedelta(seconds=5)).spawn(connection, "a@b", Parcel(2.5))
+    id = send_mail.options(channel_args="x", delay=timedelta(hours=1)).spawn(connection, "a@b", Parcel(2.5))
     weigh_parcels.spawn(connection, Parcel(1))
     send_mail.prepare("c@d").set_headers({"who": "me"}).set_raw_bytes(b"\0\1").spawn(connection)
     first, second = spawned(connection, send_mail)
     assert (first.id, first.name, first.state) == (id, "send_mail", "scheduled")
     assert first.arguments == {"to": "a@b", "parcel": Parcel(2.5), "wait": None}
-    assert (first.channel_name, first.channel_args, first.delay) == ("mail", "x", timedelta(seconds=5))
+    assert (first.channel_name, first.channel_args, first.delay) == ("mail", "x", timedelta(hours=1))
     assert (first.priority, first.attempts_made, first.attempts_left, first.ordered) == (3, 0, 3, False)
     assert (second.headers, second.raw_bytes, second.payload) == ({"who": "me"}, b"\0\1", {"to": "c@d"})
     assert [one.payload for one in spawned(connection, weigh_parcels)] == [Parcel(1)]
