@@ -680,7 +680,7 @@ def test_django(database: Database) -> None:
     from django.db.utils import ConnectionHandler
 
     if not settings.configured:
-        settings.configure(USE_TZ=True)
+        settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql"}}, USE_TZ=True)
         django.setup()
     handler = ConnectionHandler(
         {
