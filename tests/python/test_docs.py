@@ -137,7 +137,7 @@ def test_every_argument_is_in_the_python_reference() -> None:
                 look(name, text, public)
             continue
         # What the package makes itself is not described by how it is made.
-        own = sqlxmq.Job | sqlxmq.BatchJob | sqlxmq.SqlxmqError | sqlxmq.Delivery
+        own = (sqlxmq.Job, sqlxmq.BatchJob, sqlxmq.SqlxmqError, sqlxmq.Delivery)
         if "__init__" in vars(public) and not issubclass(public, own):
             look(name, text, public)
         for member in members(public):
