@@ -50,7 +50,12 @@ def test_every_option_is_documented(command: str) -> None:
 
 
 def test_no_option_is_documented_that_does_not_exist() -> None:
-    options = {option for command in ALL.values() for parameter in command.params for option in parameter.opts}
+    options = {
+        option
+        for command in ALL.values()
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     options |= {"--database", "--schema", "--debug", "--version"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT)) <= options
 

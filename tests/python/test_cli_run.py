@@ -6,9 +6,12 @@ import io
 import json
 import logging
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +261,44 @@ def test_what_no_process_can_run_is_not_tried_again(database: Database, app: Pat
         assert parent.wait(60) == 2
     assert "name my_jobs:registry" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_metrics(database: Database, session: Session, app: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = next(port for port in range(24_000, 30_000, 2) if is_free(port, port + 1))
+
+    def served(port: int) -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
+                return str(response.read().decode())
+        except OSError:  # not yet
+            return ""
+
+    def completed(port: int) -> float:
+        found = re.search(r'^sqlxmq_jobs_total\{name="note",outcome="completed"\} (\S+)$', served(port), re.MULTILINE)
+        return float(found[1]) if found else 0
+
+    with started(
+        database, "run", "my_jobs:registry", "--processes", "2", "--metrics-port", str(first), cwd=app, log=log
+    ) as parent:
+        session.execute("SELECT mq_enqueue('note', '{\"text\": \"measured\"}') FROM generate_series(1, 20)")
+        wait_until(lambda: completed(first) + completed(first + 1) == 20, "all jobs counted", log)
+        assert "sqlxmq_queue_up 1.0" in served(first)
+        wait_until(lambda: served(first + 1) != "", "the second process", log)
+        assert "sqlxmq_queue_up" not in served(first + 1)
+        monkeypatch.chdir(app)
+        assert "cannot be had" in error(database, "run", "my_jobs:registry", "--metrics-port", str(first), code=2)
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(60) == 0, log.read_text()
+
+
+def is_free(*ports: int) -> bool:
+    try:
+        for port in ports:
+            with socket.create_server(("127.0.0.1", port)):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def test_reload(database: Database, session: Session, app: Path, log: Path) -> None:

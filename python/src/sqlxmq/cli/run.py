@@ -7,7 +7,8 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -66,6 +67,22 @@ def run(
     reload: Annotated[
         bool, typer.Option("--reload", help="Start anew when a Python file under the current directory changes.")
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=1,
+            max=65535,
+            metavar="PORT",
+            help="Serve metrics for Prometheus there; of several processes, each takes the next port.",
+        ),
+    ] = None,
+    metrics_address: Annotated[
+        str, typer.Option("--metrics-address", metavar="ADDRESS", help="Of the interface: 0.0.0.0 for all.")
+    ] = "127.0.0.1",
+    metrics_queue: Annotated[
+        bool, typer.Option("--metrics-queue/--no-metrics-queue", help="Whether the metrics are of the queue, too.")
+    ] = True,
     log_format: Annotated[str, typer.Option("--log-format", metavar="|".join(FORMATS))] = "text",
     log_level: Annotated[str, typer.Option("--log-level", metavar="|".join(LEVELS))] = "info",
 ) -> None:
@@ -82,13 +99,17 @@ def run(
         raise Failure("--no-listen and --listener-database do not go together", WRONG_USAGE)
     if reload and importlib.util.find_spec("watchfiles") is None:
         raise Failure("--reload needs the package watchfiles: pip install 'sqlxmq[reload]'", WRONG_USAGE)
+    if metrics_port is not None and importlib.util.find_spec("prometheus_client") is None:
+        raise Failure(
+            "--metrics-port needs the package prometheus-client: pip install 'sqlxmq[prometheus]'", WRONG_USAGE
+        )
     try:
         configure(log_format, log_level, worker=worker)
     except ValueError as error:
         raise Failure(f"--log-{error}", WRONG_USAGE) from None
     if (reload or processes > 1) and not is_child:
         _database_for_jobs(settings, None)  # what is wrong there is said once, not by each process
-        supervisor = Supervisor(_children(processes, worker), os.getcwd() if reload else None)
+        supervisor = Supervisor(_children(processes, worker, metrics_port), os.getcwd() if reload else None)
         raise typer.Exit(asyncio.run(supervisor.run()))
     registry = load_registry(target, settings)
     database, listener = _database_for_jobs(settings, listener_database)
@@ -100,7 +121,8 @@ def run(
         "listener_dsn": listener,
         "worker": worker,
     }
-    asyncio.run(_work(registry, database, options))
+    with _metrics(registry, metrics_port, metrics_address, database if metrics_queue else None):
+        asyncio.run(_work(registry, database, options))
 
 
 def _group(text: str) -> ChannelGroup:
@@ -142,6 +164,24 @@ def _database_for_jobs(settings: Settings, listener: str | None) -> tuple[str, s
     return with_search_path(dsn(settings), path), None if listener is None else with_search_path(listener, path)
 
 
+@contextmanager
+def _metrics(registry: JobRegistry, port: int | None, address: str, database: str | None) -> Iterator[None]:
+    """Serves metrics meanwhile. Raises Failure if the port cannot be had."""
+    if port is None:
+        yield
+        return
+    from sqlxmq import prometheus  # its client is there only if wanted
+
+    prometheus.instrument(registry)
+    try:
+        server = prometheus.serve(port, address, database=database)
+    except OSError as error:
+        raise Failure(f"--metrics-port: {address}:{port} cannot be had: {error}", WRONG_USAGE) from None
+    with server:
+        logger.info("metrics are at http://%s:%d/metrics", address, server.port)
+        yield
+
+
 async def _work(registry: JobRegistry, database: str, options: dict[str, Any]) -> None:
     try:
         runner = registry.runner(database, **options)
@@ -153,9 +193,15 @@ async def _work(registry: JobRegistry, database: str, options: dict[str, Any]) -
         raise Failure(str(error), WRONG_USAGE) from error
 
 
-def _children(processes: int, worker: str | None) -> list[Sequence[str]]:
+def _children(processes: int, worker: str | None, metrics_port: int | None) -> list[Sequence[str]]:
     """The commands of the processes: this one's own. Being children, each is a single worker."""
-    own = [sys.executable, "-m", "sqlxmq", *sys.argv[1:]]
-    if worker is None or processes == 1:
-        return [own] * processes
-    return [[*own, "--worker", f"{worker}:{number}"] for number in range(1, processes + 1)]
+    children: list[Sequence[str]] = []
+    for number in range(processes):
+        child = [sys.executable, "-m", "sqlxmq", *sys.argv[1:]]
+        if worker is not None and processes > 1:
+            child += ["--worker", f"{worker}:{number + 1}"]
+        if metrics_port is not None and number > 0:
+            # The first one shows the queue.
+            child += ["--metrics-port", str(metrics_port + number), "--no-metrics-queue"]
+        children.append(child)
+    return children
