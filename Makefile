@@ -22,7 +22,7 @@ endif
 $(BUILT): extension/sqlxmq.control sql/manifest tools/build_extension.py $(shell find sql -name '*.sql')
 	python3 tools/build_extension.py
 
-.PHONY: all install installcheck checkver demo test test-crate bench bench-quick lint
+.PHONY: all install installcheck checkver demo test test-crate bench bench-quick bench-workers lint
 
 # The pgTAP suite, with pg_prove, against the server that PGHOST, PGPORT, PGUSER … name, in a database of
 # its own. The server needs the extensions pgtap and, by make install, sqlxmq.
@@ -53,3 +53,7 @@ bench:
 
 bench-quick:
 	./tools/with_python demo bench/claim_path.py --quick
+
+# One worker of this project beside one of each other Python queue; bench-workers ARGS=--quick takes a minute.
+bench-workers:
+	./tools/with_python bench bench/workers.py $(ARGS)

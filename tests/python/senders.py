@@ -93,10 +93,9 @@ def sender(name: str, **settings: Any) -> Callable[[Callable[..., AsyncIterator[
 @sender("psycopg connection, raw cursors", cursor_factory=psycopg.RawCursor)
 @sender("psycopg connection, client-side cursors", cursor_factory=psycopg.ClientCursor)
 @sender("psycopg connection, autocommit", autocommit=True)
-@sender("psycopg cursor", cursor={})
-@sender("psycopg cursor, rows as dictionaries", cursor={"row_factory": dict_row})
-@sender("psycopg server-side cursor", cursor={"name": "named"})
+@sender("psycopg cursor", cursor={"row_factory": dict_row})
 @sender("psycopg raw cursor", cursor={}, cursor_factory=psycopg.RawCursor)
+@sender("psycopg server-side cursor", cursor={"name": "named"})
 async def psycopg_connection(
     database: Database, cursor: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[Sender]:
@@ -306,10 +305,8 @@ def _url(database: Database, driver: str) -> sqlalchemy.URL:
 @sender("SQLAlchemy connection, psycopg2", driver="psycopg2", kind="connection")
 @sender("SQLAlchemy connection, autocommit", driver="psycopg", kind="connection", isolation_level="AUTOCOMMIT")
 @sender("SQLAlchemy session, psycopg", driver="psycopg", kind="session")
-@sender("SQLAlchemy session, psycopg2", driver="psycopg2", kind="session")
 @sender("SQLAlchemy scoped session", driver="psycopg", kind="scoped session")
 @sender("SQLAlchemy engine, psycopg", driver="psycopg", kind="engine")
-@sender("SQLAlchemy engine, psycopg2", driver="psycopg2", kind="engine")
 async def sqlalchemy_senders(database: Database, driver: str, kind: str, **options: Any) -> AsyncIterator[Sender]:
     engine = sqlalchemy.create_engine(_url(database, driver), **options)
     error = sqlalchemy.exc.DBAPIError

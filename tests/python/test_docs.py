@@ -132,9 +132,13 @@ def test_every_argument_is_in_the_python_reference() -> None:
         text = "\n".join([own_text, *(sections()[like] for like in likes)])
         public = getattr(sqlxmq, name)
         if not inspect.isclass(public):
-            look(name, text, public)
+            # Types for hints take no arguments.
+            if inspect.isfunction(public):
+                look(name, text, public)
             continue
-        if "__init__" in vars(public) and not issubclass(public, sqlxmq.Job | sqlxmq.BatchJob | sqlxmq.SqlxmqError):
+        # What the package makes itself is not described by how it is made.
+        own = (sqlxmq.Job, sqlxmq.BatchJob, sqlxmq.SqlxmqError, sqlxmq.Delivery)
+        if "__init__" in vars(public) and not issubclass(public, own):
             look(name, text, public)
         for member in members(public):
             function = inspect.getattr_static(public, member, None)

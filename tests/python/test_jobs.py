@@ -225,9 +225,7 @@ def test_annotations_that_are_not_known_when_the_program_runs() -> None:
     with pytest.raises(TypeError, match="parameter mail is annotated as OnlyForCheckers, which is not known"):
         job(without_name)
     assert job(returns).prepare().raw_json == "{}"
-    assert JobRegistry([job("a")(from_the_context)]).set_context(5, name="mail").arguments_from_context() == {
-        "a": {"mail": 5}
-    }
+    assert context_of(from_the_context, JobRegistry().set_context(5, name="mail")) == {"mail": 5}
 
 
 # The current job
@@ -447,7 +445,7 @@ class Sender:
 
 
 def context_of(function: Any, registry: JobRegistry) -> dict[str, Any]:
-    return registry.add(job("a")(function)).arguments_from_context()["a"]
+    return registry.arguments_from_context(job("a")(function))
 
 
 def test_context_by_type_base_class_and_name() -> None:

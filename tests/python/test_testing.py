@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,11 @@ from typing import Any
 import psycopg
 import psycopg_pool
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from psycopg.rows import dict_row
 
 from sqlxmq import (
@@ -36,6 +42,7 @@ from sqlxmq import (
     job,
 )
 from sqlxmq._delivery import Delivery
+from sqlxmq.opentelemetry import instrument, uninstrument
 from sqlxmq.testing import AsyncQueueInTest, QueueInTest, RanJob, drain, run_one, spawned
 from tests.python.conftest import Database
 
@@ -219,7 +226,7 @@ def test_context_and_observers(connection: Connection) -> None:
 def test_an_error_is_reported_and_raised(connection: Connection) -> None:
     connection.execute("CREATE TABLE effect (number integer)")
 
-    @job("break", retries=1)
+    @job("break", retries=1, backoff_secs=600)
     def broken(current_job: SyncCurrentJob) -> None:
         with current_job.pool.connection() as own:
             own.execute("INSERT INTO effect VALUES (1)")
@@ -256,6 +263,17 @@ def test_an_error_goes_to_the_error_handler_instead(connection: Connection) -> N
     assert (ran.outcome, str(ran.error)) == ("failed", "nothing there")
     assert told == [("break", ran.error)]
     assert [state for _, state, _, _ in state_of(connection)] == ["dead"]
+
+
+def test_a_job_can_end_its_test(connection: Connection) -> None:
+    @job("refuse", backoff_secs=600)
+    def refuse() -> None:
+        pytest.fail("not this one")
+
+    refuse.spawn(connection)
+    with pytest.raises(pytest.fail.Exception, match="not this one"):
+        run_one(JobRegistry([refuse]), connection)
+    assert [state for _, state, _, _ in state_of(connection)] == ["scheduled"]
 
 
 def test_a_statement_that_fails_leaves_the_transaction_usable(connection: Connection) -> None:
@@ -320,7 +338,10 @@ def test_an_unknown_job_and_a_payload_that_does_not_fit(connection: Connection) 
     @job("picky")
     def picky(number: int) -> None: ...
 
-    connection.execute("SELECT mq_enqueue('nobody knows me'), mq_enqueue('picky', '{\"number\": \"x\"}')")
+    connection.execute(
+        "SELECT mq_enqueue(name, '{\"number\": \"x\"}', retry_backoff => '10 minutes') "
+        "FROM unnest(ARRAY['nobody knows me', 'picky']) AS name"
+    )
     registry = JobRegistry([picky])
     errors = []
     for _ in range(2):
@@ -397,11 +418,11 @@ def test_a_transaction_that_fails_completes_nothing(connection: Connection) -> N
 
 
 async def test_time_limits(async_connection: AsyncConnection, connection: Connection) -> None:
-    @job("slow", time_limit=0.05)
+    @job("slow", time_limit=0.05, backoff_secs=600)
     async def slow() -> None:
         await asyncio.Event().wait()
 
-    @job("slow in a thread", time_limit=0.05)
+    @job("slow in a thread", time_limit=0.05, backoff_secs=600)
     def slow_in_thread(current_job: SyncCurrentJob) -> None:
         assert current_job.wait_until_stopped(60)
         current_job.raise_if_stopped()
@@ -511,7 +532,7 @@ def test_a_bad_item_spoils_no_other(connection: Connection) -> None:
         seen.extend(item.payload.weight for item in batch)
 
     for payload in ('{"weight": 1}', '"heavy"', '{"weight": 2}', "7"):
-        connection.execute("SELECT mq_enqueue('weigh', %s::jsonb)", (payload,))
+        connection.execute("SELECT mq_enqueue('weigh', %s::jsonb, retry_backoff => '10 minutes')", (payload,))
     with pytest.raises(DecodingError, match='"heavy"'):
         drain(JobRegistry([weigh]), connection)
     assert seen == [1, 2]
@@ -522,7 +543,7 @@ def test_an_error_gives_the_rest_back(connection: Connection) -> None:
     @job("weigh", batch=10)
     def weigh(batch: SyncBatch[Parcel]) -> None: ...
 
-    @job("break")
+    @job("break", backoff_secs=600)
     def broken() -> None:
         raise LookupError
 
@@ -550,6 +571,33 @@ def test_nothing_is_run_where_it_would_stay(database: Database, session: Connect
         with pytest.raises(TypeError, match=r"connection is a psycopg_pool\.pool\.ConnectionPool, but jobs"):
             drain(BOTH, pool)  # type: ignore[call-overload]
         assert len(spawned(pool)) == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_pools_connection_is_a_transaction_of_its_own(connection: Connection, is_async: bool) -> None:
+    connection.execute("CREATE TABLE effect (number integer)")
+
+    @job("go on")
+    async def go_on_async(current_job: CurrentJob) -> None:
+        with suppress(psycopg.errors.DivisionByZero):
+            async with current_job.pool.connection() as own:
+                await own.execute("INSERT INTO effect VALUES (1)")
+                await own.execute("SELECT 1 / 0")
+        async with current_job.pool.connection() as own:
+            await own.execute("INSERT INTO effect VALUES (2)")
+
+    @job("go on")
+    def go_on_in_thread(current_job: SyncCurrentJob) -> None:
+        with suppress(psycopg.errors.DivisionByZero), current_job.pool.connection() as own:
+            own.execute("INSERT INTO effect VALUES (1)")
+            own.execute("SELECT 1 / 0")
+        with current_job.pool.connection() as own:
+            own.execute("INSERT INTO effect VALUES (2)")
+
+    go_on = go_on_async if is_async else go_on_in_thread
+    go_on.spawn(connection)
+    assert [one.outcome for one in drain(JobRegistry([go_on]), connection)] == ["completed"]
+    assert connection.execute("SELECT number FROM effect").fetchall() == [(2,)]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -632,7 +680,7 @@ def test_django(database: Database) -> None:
     from django.db.utils import ConnectionHandler
 
     if not settings.configured:
-        settings.configure(USE_TZ=True)
+        settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql"}}, USE_TZ=True)
         django.setup()
     handler = ConnectionHandler(
         {
@@ -682,13 +730,13 @@ def weigh_parcels(batch: SyncBatch[Parcel]) -> None:
 
 
 def test_spawned_jobs(connection: Connection) -> None:
-    id = send_mail.options(channel_args="x", delay=timedelta(seconds=5)).spawn(connection, "a@b", Parcel(2.5))
+    id = send_mail.options(channel_args="x", delay=timedelta(hours=1)).spawn(connection, "a@b", Parcel(2.5))
     weigh_parcels.spawn(connection, Parcel(1))
     send_mail.prepare("c@d").set_headers({"who": "me"}).set_raw_bytes(b"\0\1").spawn(connection)
     first, second = spawned(connection, send_mail)
     assert (first.id, first.name, first.state) == (id, "send_mail", "scheduled")
     assert first.arguments == {"to": "a@b", "parcel": Parcel(2.5), "wait": None}
-    assert (first.channel_name, first.channel_args, first.delay) == ("mail", "x", timedelta(seconds=5))
+    assert (first.channel_name, first.channel_args, first.delay) == ("mail", "x", timedelta(hours=1))
     assert (first.priority, first.attempts_made, first.attempts_left, first.ordered) == (3, 0, 3, False)
     assert (second.headers, second.raw_bytes, second.payload) == ({"who": "me"}, b"\0\1", {"to": "c@d"})
     assert [one.payload for one in spawned(connection, weigh_parcels)] == [Parcel(1)]
@@ -776,3 +824,36 @@ async def test_what_was_sent_is_seen_through_every_driver(database: Database) ->
     with pytest.raises(TypeError, match=r"connection is a asyncpg\.\S+, but jobs are run on an open connection"):
         await drain(JobRegistry([send_mail]), connection)
     await connection.close()
+
+
+# What looks on
+
+
+@pytest.mark.parametrize("time_limit", [None, 60])
+def test_traces_go_on(connection: Connection, time_limit: float | None) -> None:
+    provider = TracerProvider()
+    exporter = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    inside: list[Any] = []
+
+    @job("look", time_limit=time_limit)
+    async def look() -> None:
+        inside.append(trace.get_current_span().get_span_context().trace_id)
+
+    @job("look in a thread", time_limit=time_limit)
+    def look_in_thread() -> Outcome:
+        inside.append(trace.get_current_span().get_span_context().trace_id)
+        return Retry("again", in_=60)
+
+    instrument(provider)
+    try:
+        look.spawn(connection)
+        look_in_thread.spawn(connection)
+        drain(JobRegistry([look, look_in_thread]), connection)
+    finally:
+        uninstrument()
+    sent = [span for span in exporter.get_finished_spans() if span.kind is SpanKind.PRODUCER]
+    ran = [span for span in exporter.get_finished_spans() if span.kind is SpanKind.CONSUMER]
+    assert inside == [span.context.trace_id for span in ran] == [span.context.trace_id for span in sent]
+    outcomes = [dict(span.attributes or {})["messaging.sqlxmq.job.outcome"] for span in ran]
+    assert outcomes == ["completed", "retried"]

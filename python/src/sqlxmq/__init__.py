@@ -7,13 +7,14 @@ runs, keeps alive and reports.
 from sqlxmq._async.current_job import Batch, CurrentJob
 from sqlxmq._builder import JobBuilder, spawn_many
 from sqlxmq._context import from_context
-from sqlxmq._delivery import BatchItem, Checkpoint
+from sqlxmq._delivery import BatchItem, Checkpoint, Delivery
 from sqlxmq._errors import (
     DecodingError,
     EncodingError,
     JobStopped,
     LeaseLost,
     MissingContextError,
+    QueueNotFoundError,
     SqlxmqError,
     TimeLimitExceeded,
     UnknownJobError,
@@ -26,10 +27,12 @@ from sqlxmq._outcomes import Cancel, Fail, Outcome, Retry, Snooze
 from sqlxmq._queue import cancel, clear, clear_all, commit, exists, retry, should_retry
 from sqlxmq._registry import JobRegistry
 from sqlxmq._runner import JobRunner
+from sqlxmq._senders import AsyncSender, SyncSender
 from sqlxmq._sync.current_job import SyncBatch, SyncCurrentJob
 from sqlxmq._sync_runner import SyncJobRunner
 
 __all__ = [
+    "AsyncSender",
     "Batch",
     "BatchItem",
     "BatchJob",
@@ -38,6 +41,7 @@ __all__ = [
     "Checkpoint",
     "CurrentJob",
     "DecodingError",
+    "Delivery",
     "EncodingError",
     "Fail",
     "Job",
@@ -50,12 +54,14 @@ __all__ = [
     "MissingContextError",
     "Observer",
     "Outcome",
+    "QueueNotFoundError",
     "Retry",
     "Snooze",
     "SqlxmqError",
     "SyncBatch",
     "SyncCurrentJob",
     "SyncJobRunner",
+    "SyncSender",
     "TimeLimitExceeded",
     "UnknownJobError",
     "cancel",

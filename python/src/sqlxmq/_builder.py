@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlxmq import _statements, _tracing
 from sqlxmq._errors import EncodingError
-from sqlxmq._options import JobOptions
+from sqlxmq._options import Duration, JobOptions, length_if_given, length_of
 from sqlxmq._payload import to_json
 from sqlxmq._senders import AsyncSender, SyncSender, execute
 from sqlxmq._statements import Statement
@@ -58,9 +58,9 @@ class JobBuilder:
         self.channel_args = channel_args
         return self
 
-    def set_delay(self, delay: timedelta) -> JobBuilder:
-        """How long the job waits before it is due."""
-        self.delay = delay
+    def set_delay(self, delay: Duration) -> JobBuilder:
+        """How long the job waits before it is due, a timedelta or seconds."""
+        self.delay = length_of(delay, "delay")
         return self
 
     def set_retries(self, retries: int) -> JobBuilder:
@@ -68,9 +68,9 @@ class JobBuilder:
         self.retries = retries
         return self
 
-    def set_retry_backoff(self, retry_backoff: timedelta) -> JobBuilder:
-        """Least lease of the first attempt, and wait after its failure; doubling with each."""
-        self.retry_backoff = retry_backoff
+    def set_retry_backoff(self, retry_backoff: Duration) -> JobBuilder:
+        """Least lease of the first attempt, and wait after its failure, a timedelta or seconds; doubling with each."""
+        self.retry_backoff = length_of(retry_backoff, "retry_backoff")
         return self
 
     def set_ordered(self, ordered: bool) -> JobBuilder:
@@ -83,9 +83,10 @@ class JobBuilder:
         self.priority = priority
         return self
 
-    def set_commit_interval(self, commit_interval: timedelta | None) -> JobBuilder:
-        """For how long the job is only reserved, until commit() makes it real; None: it is real at once."""
-        self.commit_interval = commit_interval
+    def set_commit_interval(self, commit_interval: Duration | None) -> JobBuilder:
+        """For how long the job is only reserved, until commit() makes it real, a timedelta or seconds; None: it is
+        real at once."""
+        self.commit_interval = length_if_given(commit_interval, "commit_interval")
         return self
 
     def set_when_dead(self, when_dead: str) -> JobBuilder:

@@ -14,7 +14,7 @@ from sqlxmq import _tracing
 from sqlxmq._async.current_job import Batch, CurrentJob
 from sqlxmq._async.lent import AsyncLentPool
 from sqlxmq._delivery import Delivery
-from sqlxmq._job import AnyJob
+from sqlxmq._job import AnyJob, BatchJob
 from sqlxmq._registry import JobRegistry
 from sqlxmq._sync.current_job import SyncBatch, SyncCurrentJob
 from sqlxmq._sync.lent import LentPool
@@ -56,18 +56,14 @@ async def called_async(job: AnyJob, current: Any, args: Sequence[Any], kwargs: d
     if not job.is_async:
         threads = Threads()
         try:
-            with _traced(current), _time_limit(job, current):
+            with _time_limit(job, current):
                 return await threads.run(lambda: job.function(*args, **kwargs))
         finally:
             threads.close()
 
-    async def running() -> Any:
-        with _traced(current):
-            return await job.function(*args, **kwargs)
-
     if job.time_limit is None:
-        return await running()
-    task = asyncio.ensure_future(running())
+        return await job.function(*args, **kwargs)
+    task = asyncio.ensure_future(job.function(*args, **kwargs))
     loop = asyncio.get_running_loop()
     with _time_limit(job, current, lambda: loop.call_soon_threadsafe(task.cancel)):
         return await task
@@ -77,7 +73,7 @@ def called(job: AnyJob, current: Any, args: Sequence[Any], kwargs: dict[str, Any
     """Calls the function in this thread, an asynchronous one in an event loop of its own; its time limit is
     kept as the runner keeps it. Returns what it returns, raises what it raises."""
     if not job.is_async:
-        with _traced(current), _time_limit(job, current):
+        with _time_limit(job, current):
             return job.function(*args, **kwargs)
     try:
         asyncio.get_running_loop()
@@ -88,15 +84,11 @@ def called(job: AnyJob, current: Any, args: Sequence[Any], kwargs: dict[str, Any
     )
 
 
-def _traced(current: Any) -> AbstractContextManager[Any]:
-    """Goes on with the trace of the sender, if there is a tracer."""
+def traced(job: AnyJob, deliveries: Sequence[Delivery]) -> AbstractContextManager[_tracing.Running | None]:
+    """Goes on with the senders' trace, if there is a tracer."""
     if _tracing.tracer is None:
         return nullcontext()
-    return _tracing.tracer.running(_deliveries(current), is_batch=not isinstance(current, Delivery))
-
-
-def _deliveries(current: Any) -> Sequence[Delivery]:
-    return [current] if isinstance(current, Delivery) else current
+    return _tracing.tracer.running(deliveries, is_batch=isinstance(job, BatchJob))
 
 
 @contextmanager
@@ -107,7 +99,8 @@ def _time_limit(job: AnyJob, current: Any, cancel: Callable[[], Any] = lambda: N
         return
 
     def time_is_over() -> None:
-        for delivery in _deliveries(current):
+        deliveries: Sequence[Delivery] = [current] if isinstance(current, Delivery) else current
+        for delivery in deliveries:
             delivery._stop("time limit")
         cancel()
 

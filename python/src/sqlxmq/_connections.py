@@ -148,6 +148,11 @@ class Source:
         connection.cursor_factory = psycopg.Cursor
         return connection
 
+    def check_pool(self) -> None:
+        """Raises ValueError if a pool was given that is not open."""
+        if not isinstance(self._database, str) and self._database.closed:
+            raise ValueError(f"the pool {self._database.name!r} is not open: open it, or enter its context, first")
+
     async def open_pools(self, size: int, *, for_async: bool, for_threads: bool) -> None:
         """Opens what jobs need and was not given: pools of at most this size, without idle connections."""
         conninfo, kwargs = await self._settings({})

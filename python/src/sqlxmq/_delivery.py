@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from sqlxmq._errors import JobStopped
-from sqlxmq._options import seconds
+from sqlxmq._options import Duration, length_of
 from sqlxmq._outcomes import Cancel, Fail, Outcome, Retry, Snooze
 
 C = TypeVar("C")
@@ -91,6 +91,12 @@ class Delivery:
         """What travelled beside the payload."""
         return {} if self._raw_headers is None else cast(dict[str, str], json.loads(self._raw_headers))
 
+    @property
+    def attempts_left(self) -> int:
+        """How many attempts there are after this one. (Its number says less: giving a job back raises the number,
+        too, and does not count.)"""
+        return self.attempts_allowed - self.attempt
+
     def json(self) -> Any:
         """The JSON payload, decoded; None if there is none."""
         return None if self.raw_json is None else json.loads(self.raw_json)
@@ -109,7 +115,7 @@ class Delivery:
         if self.stop_reason is not None:
             raise JobStopped(f"job {self.id} is to stop: {self.stop_reason}")
 
-    def wait_until_stopped(self, timeout: timedelta | float) -> bool:
+    def wait_until_stopped(self, timeout: Duration) -> bool:
         """Sleeps, but not longer than until the job is to stop; for functions in threads.
 
         Args:
@@ -122,8 +128,7 @@ class Delivery:
             self._stopped = threading.Event()
         if self.stop_reason is not None:
             return True
-        limit = seconds(timeout)
-        assert limit is not None
+        limit = length_of(timeout, "timeout")
         return self._stopped.wait(limit.total_seconds())
 
     def _stop(self, reason: str) -> None:
@@ -153,11 +158,11 @@ class BatchItem(Delivery, Generic[T]):
         """The job is dead, whatever attempts are left."""
         self.outcome = Fail(reason)
 
-    def retry(self, reason: str = "", *, in_: timedelta | float | None = None) -> None:
+    def retry(self, reason: str = "", *, in_: Duration | None = None) -> None:
         """The attempt failed; in_: how long until the next, a timedelta or seconds (None: the job's backoff)."""
         self.outcome = Retry(reason, in_=in_)
 
-    def snooze(self, in_: timedelta | float) -> None:
+    def snooze(self, in_: Duration) -> None:
         """The job is to run later, and this attempt does not count; in_: a timedelta or seconds."""
         self.outcome = Snooze(in_)
 
@@ -170,12 +175,12 @@ class BatchItem(Delivery, Generic[T]):
 class Checkpoint:
     """Progress to be saved with a job: the next attempt, if there is one, starts from it.
 
-    Attributes: duration, keeps the job alive for at least so long from now; json_payload, replaces the
-    JSON payload (None: leave it); raw_json, the same as text; raw_bytes, replaces the binary payload
-    (None: leave it); extra_retries, attempts to add.
+    Attributes: duration, keeps the job alive for at least so long from now, a timedelta or seconds;
+    json_payload, replaces the JSON payload (None: leave it); raw_json, the same as text; raw_bytes, replaces
+    the binary payload (None: leave it); extra_retries, attempts to add.
     """
 
-    duration: timedelta = timedelta(0)
+    duration: Duration = timedelta(0)
     json_payload: Any = None
     raw_json: str | None = None
     raw_bytes: bytes | None = None

@@ -63,6 +63,10 @@ class MissingContextError(SqlxmqError, LookupError):
     """A job asks for context that the registry was not given; raised when the runner starts."""
 
 
+class QueueNotFoundError(SqlxmqError):
+    """The database has no queue that this package can work with; raised when the runner starts."""
+
+
 class TimeLimitExceeded(SqlxmqError):
     """A job took longer than its time limit; the attempt fails with this error."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -32,7 +32,18 @@ logger = logging.getLogger("sqlxmq")
 class Call:
     """A function that is running for one job, or for a batch of them."""
 
-    __slots__ = ("deliveries", "has_ended", "is_over_time", "job", "lease", "on_end", "started_at", "task", "traced")
+    __slots__ = (
+        "deliveries",
+        "has_ended",
+        "is_over_time",
+        "is_urgent",
+        "job",
+        "lease",
+        "on_end",
+        "started_at",
+        "task",
+        "traced",
+    )
 
     def __init__(
         self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
@@ -42,23 +53,25 @@ class Call:
         self.lease = lease
         self.on_end = on_end
         self.is_over_time = False
+        # Wants a longer lease than it was claimed with, and has not got it yet.
+        self.is_urgent = False
         self.has_ended = False
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
         self.traced: _tracing.Running | None = None
 
 
-def arguments_of_call(
-    job: AnyJob, current: Any, context: Mapping[str, Mapping[str, Any]]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_of_call(job: AnyJob, current: Any, registry: JobRegistry) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a job's function is called with.
 
     Args:
         job: the job.
         current: its CurrentJob or its Batch, of either kind.
-        context: what JobRegistry.arguments_from_context returned.
+        registry: where the context is.
 
-    Raises DecodingError if the payload does not fit the function's arguments.
+    Raises:
+        DecodingError: the payload does not fit the function's arguments.
+        MissingContextError: the registry was not given what the job asks for.
     """
     kwargs: dict[str, Any] = {}
     args: tuple[Any, ...] = (current,)
@@ -67,7 +80,7 @@ def arguments_of_call(
         if not job.takes_current_job:
             args = ()
     if job.context_parameters:
-        kwargs.update(context[job.name])
+        kwargs.update(registry.arguments_from_context(job))
     return args, kwargs
 
 
@@ -95,7 +108,6 @@ class Executor:
         self._observers = list(registry.observers)
         self._async_pool = source.async_pool
         self._sync_pool = source.sync_pool
-        self._context = registry.arguments_from_context()
         self._threads = Threads()
         self._loop = asyncio.get_running_loop()
         self._in_hand: dict[Key, Call] = {}
@@ -139,7 +151,7 @@ class Executor:
         else:
             current = SyncCurrentJob(self._registry.context, *row[:9])
             current._find_pool = self._sync_pool
-        self._begin(Call(job, (current,), job.lease or self._lease, on_end), current)
+        self._begin(Call(job, (current,), max(job.lease or self._lease, self._lease), on_end), current)
 
     def _start_batch(
         self, job: BatchJob[Any, Any], rows: Sequence[Sequence[Any]], on_end: Callable[[int], None]
@@ -162,7 +174,7 @@ class Executor:
             else:
                 batch.append(item)
         if batch:
-            self._begin(Call(job, batch, job.lease or self._lease, on_end), batch)
+            self._begin(Call(job, batch, max(job.lease or self._lease, self._lease), on_end), batch)
         return len(batch)
 
     def _begin(self, call: Call, current: Any) -> None:
@@ -174,6 +186,7 @@ class Executor:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
+            call.is_urgent = True
             self._hurry()
         tracer = _tracing.tracer
         run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
@@ -223,7 +236,7 @@ class Executor:
         call.on_end(len(call.deliveries))
 
     async def _called(self, job: AnyJob, current: Any) -> Any:
-        args, kwargs = arguments_of_call(job, current, self._context)
+        args, kwargs = arguments_of_call(job, current, self._registry)
         if job.is_async:
             return await job.function(*args, **kwargs)
         return await self._threads.run(partial(job.function, *args, **kwargs))
@@ -305,12 +318,20 @@ class Executor:
 
     # Leases
 
-    def leases(self) -> dict[Key, timedelta]:
-        """The leases of all that is in hand. Can be called from any thread."""
+    def leases(self, only_urgent: bool) -> dict[Key, timedelta]:
+        """The leases of all that is in hand. Can be called from any thread.
+
+        only_urgent: only of what wants a longer lease than the runner's, and has not been returned here before.
+        """
         if self._loop.is_closed():
             # Nobody runs the jobs any more.
             return {}
-        return {key: call.lease for key, call in list(self._in_hand.items()) if not call.is_over_time}
+        in_hand = list(self._in_hand.items())
+        if only_urgent:
+            in_hand = [(key, call) for key, call in in_hand if call.is_urgent]
+        for _, call in in_hand:
+            call.is_urgent = False
+        return {key: call.lease for key, call in in_hand if not call.is_over_time}
 
     def tell(self, key: Key, reason: str) -> None:
         """A job is to stop. Can be called from any thread."""

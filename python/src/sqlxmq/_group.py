@@ -49,6 +49,17 @@ class ChannelGroup:
             raise TypeError(f"channel_names is {self.channel_names!r}, but it must be a list of names")
 
 
+def group_of(
+    channel_names: Sequence[str] | None, min_concurrency: int | None, max_concurrency: int | None
+) -> ChannelGroup:
+    """A group from what was given. Raises ValueError, TypeError as ChannelGroup does."""
+    if min_concurrency is None:
+        min_concurrency = 16 if max_concurrency is None else min(16, max_concurrency)
+    if max_concurrency is None:
+        max_concurrency = max(32, min_concurrency)
+    return ChannelGroup(channel_names=channel_names, min_concurrency=min_concurrency, max_concurrency=max_concurrency)
+
+
 class GroupLoop:
     """Claims the jobs of a group whenever fewer than its minimum are running."""
 

@@ -15,7 +15,7 @@ from typing_extensions import Self
 from sqlxmq._async.current_job import Batch, CurrentJob
 from sqlxmq._builder import JobBuilder
 from sqlxmq._context import FromContext
-from sqlxmq._options import JobOptions, seconds
+from sqlxmq._options import Duration, JobOptions, length_if_given
 from sqlxmq._payload import ArgumentsPayload, ValuePayload
 from sqlxmq._senders import AsyncSender, SyncSender
 from sqlxmq._sync.current_job import SyncBatch, SyncCurrentJob
@@ -82,12 +82,12 @@ class AnyJob:
         *,
         channel_name: str | None = None,
         channel_args: str | None = None,
-        delay: timedelta | None = None,
+        delay: Duration | None = None,
         retries: int | None = None,
         backoff_secs: float | None = None,
         ordered: bool | None = None,
         priority: int | None = None,
-        commit_interval: timedelta | None = None,
+        commit_interval: Duration | None = None,
         when_dead: str | None = None,
         id: UUID | None = None,
     ) -> Self:
@@ -96,12 +96,13 @@ class AnyJob:
         Args:
             options: options in one object; the others go before them.
             channel_name, channel_args: the channel, unit of fairness and of order.
-            delay: how long the job waits before it is due.
+            delay: how long the job waits before it is due, a timedelta or seconds.
             retries: attempts after the first.
             backoff_secs: least lease of the first attempt in seconds, doubling with each.
             ordered: whether it runs in strict order with the other ordered jobs of its channel.
             priority: smaller first, within the channel (-32768 to 32767).
-            commit_interval: for how long the job is only reserved, until commit() makes it real.
+            commit_interval: for how long the job is only reserved, until commit() makes it real; a timedelta or
+                seconds.
             when_dead: "hold" or "pass", what an ordered job does to those behind it once it is dead.
             id: the job's id, to send it once only; by default the database makes one.
         """
@@ -110,7 +111,7 @@ class AnyJob:
             channel_args=channel_args,
             delay=delay,
             retries=retries,
-            retry_backoff=seconds(backoff_secs, "backoff_secs"),
+            retry_backoff=length_if_given(backoff_secs, "backoff_secs"),
             ordered=ordered,
             priority=priority,
             commit_interval=commit_interval,
@@ -355,8 +356,8 @@ def job(
     priority: int | None = None,
     when_dead: str | None = None,
     proto: Proto | None = None,
-    lease: timedelta | float | None = None,
-    time_limit: timedelta | float | None = None,
+    lease: Duration | None = None,
+    time_limit: Duration | None = None,
     batch: None = None,
 ) -> _Decorator: ...
 @overload
@@ -371,8 +372,8 @@ def job(
     priority: int | None = None,
     when_dead: str | None = None,
     proto: Proto | None = None,
-    lease: timedelta | float | None = None,
-    time_limit: timedelta | float | None = None,
+    lease: Duration | None = None,
+    time_limit: Duration | None = None,
     batch: int,
 ) -> _BatchDecorator: ...
 def job(
@@ -386,8 +387,8 @@ def job(
     priority: int | None = None,
     when_dead: str | None = None,
     proto: Proto | None = None,
-    lease: timedelta | float | None = None,
-    time_limit: timedelta | float | None = None,
+    lease: Duration | None = None,
+    time_limit: Duration | None = None,
     batch: int | None = None,
 ) -> Any:
     """Makes a job of a function: an async one runs in the worker's event loop, a plain one in a thread.
@@ -428,14 +429,14 @@ def job(
             channel_name=channel_name,
             channel_args=channel_args,
             retries=retries,
-            retry_backoff=seconds(backoff_secs, "backoff_secs"),
+            retry_backoff=length_if_given(backoff_secs, "backoff_secs"),
             ordered=ordered,
             priority=priority,
             when_dead=when_dead,
         ),
         "proto": proto,
-        "lease": seconds(lease, "lease"),
-        "time_limit": seconds(time_limit, "time_limit"),
+        "lease": length_if_given(lease, "lease"),
+        "time_limit": length_if_given(time_limit, "time_limit"),
     }
     if callable(name):
         return _Decorator(settings)(name)

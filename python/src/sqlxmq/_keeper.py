@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -32,14 +33,15 @@ class Keeper:
         self,
         source: Source,
         lease: timedelta,
-        leases: Callable[[], Leases],
+        leases: Callable[[bool], Leases],
         tell: Callable[[Key, str], None],
     ) -> None:
         """
         Args:
             source: where to get a connection.
             lease: the shortest lease.
-            leases: what is in hand now; called in the thread.
+            leases: what is in hand now; called in the thread. With True: only what wants a longer lease than
+                it was claimed with, and has not got it yet.
             tell: called in the thread, with a delivery and why it is to stop: "lease lost" or "cancelled".
         """
         self._source = source
@@ -58,7 +60,7 @@ class Keeper:
         self._thread.start()
 
     def hurry(self) -> None:
-        """Does a round now: there are jobs that need a longer lease than they were claimed with."""
+        """Does now what cannot wait: there are jobs that want a longer lease than they were claimed with."""
         self._soon.set()
 
     def close(self) -> None:
@@ -70,24 +72,26 @@ class Keeper:
 
     def _keep_for_ever(self) -> None:
         pauses = Pauses()
-        wait = self._interval
+        next_round = time.monotonic() + self._interval
         while True:
-            self._soon.wait(wait)
+            is_urgent = self._soon.wait(max(0.0, next_round - time.monotonic()))
             self._soon.clear()
             if self._closed:
                 break
             try:
-                self._keep()
+                self._keep(self._leases(is_urgent))
                 pauses.reset()
-                wait = self._interval
+                if not is_urgent:
+                    next_round = time.monotonic() + self._interval
             except Exception as error:
                 wait = min(pauses.next(), self._interval)
+                # A whole round then, the urgent ones included.
+                next_round = time.monotonic() + wait
                 logger.warning("keep-alive failed, next try in %.1f s: %s", wait, error)
                 self._drop()
         self._drop()
 
-    def _keep(self) -> None:
-        in_hand = self._leases()
+    def _keep(self, in_hand: Leases) -> None:
         for duration in set(in_hand.values()):
             # Of a job that came back under a later attempt, only that one can be held.
             latest: dict[Any, int] = {}

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from typing import TypeAlias
 from uuid import UUID
 
 from typing_extensions import Self
+
+# A length of time: a timedelta, or seconds.
+Duration: TypeAlias = timedelta | float
+
+
+def length_of(duration: Duration, what: str = "the duration") -> timedelta:
+    """A duration as a timedelta. Raises TypeError or ValueError, which name what, if it is none."""
+    if isinstance(duration, timedelta):
+        return duration
+    if not isinstance(duration, int | float):
+        raise TypeError(f"{what} is {duration!r}, but it must be a timedelta or a number of seconds")
+    try:
+        return timedelta(seconds=duration)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{what} is {duration!r} seconds, which a timedelta cannot hold") from None
+
+
+def length_if_given(duration: Duration | None, what: str = "the duration") -> timedelta | None:
+    """The same for what need not be given."""
+    return None if duration is None else length_of(duration, what)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
     """How a job is sent: the arguments of mq_enqueue. What is None is left to the next in line: the call,
-    then the decorator, then its proto, and in the end the database's defaults.
+    then the decorator, then its proto, and in the end the database's defaults. Durations are timedeltas or
+    seconds.
 
     Attributes: channel_name, channel_args, the channel, unit of fairness and of order; delay, how long
     the job waits before it is due; retries, attempts after the first; retry_backoff, least lease of
@@ -25,14 +47,18 @@ class JobOptions:
 
     channel_name: str | None = None
     channel_args: str | None = None
-    delay: timedelta | None = None
+    delay: Duration | None = None
     retries: int | None = None
-    retry_backoff: timedelta | None = None
+    retry_backoff: Duration | None = None
     ordered: bool | None = None
     priority: int | None = None
-    commit_interval: timedelta | None = None
+    commit_interval: Duration | None = None
     when_dead: str | None = None
     id: UUID | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("delay", "retry_backoff", "commit_interval"):
+            object.__setattr__(self, name, length_if_given(getattr(self, name), name))
 
     def over(self, other: JobOptions) -> Self:
         """These options, and the other's where these are silent."""
@@ -40,15 +66,3 @@ class JobOptions:
             self,
             **{field.name: getattr(other, field.name) for field in fields(self) if getattr(self, field.name) is None},
         )
-
-
-def seconds(duration: timedelta | float | None, what: str = "the duration") -> timedelta | None:
-    """A duration that may be given in seconds. Raises TypeError or ValueError, which name what, if it is none."""
-    if duration is None or isinstance(duration, timedelta):
-        return duration
-    if not isinstance(duration, int | float):
-        raise TypeError(f"{what} is {duration!r}, but it must be a timedelta or a number of seconds")
-    try:
-        return timedelta(seconds=duration)
-    except (ValueError, OverflowError):
-        raise ValueError(f"{what} is {duration!r} seconds, which a timedelta cannot hold") from None

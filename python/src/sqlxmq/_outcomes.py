@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from sqlxmq._options import seconds
+from sqlxmq._options import Duration, length_if_given, length_of
 
 
 class Outcome(Exception):
@@ -26,10 +24,10 @@ class Retry(Outcome):
     Attributes: in_, a timedelta (None: the job's backoff).
     """
 
-    def __init__(self, reason: str = "", *, in_: timedelta | float | None = None) -> None:
+    def __init__(self, reason: str = "", *, in_: Duration | None = None) -> None:
         """in_: a timedelta, or seconds. None: the job's backoff."""
         super().__init__(reason)
-        self.in_ = seconds(in_)
+        self.in_ = length_if_given(in_, "in_")
 
 
 class Fail(Outcome):
@@ -42,10 +40,10 @@ class Snooze(Outcome):
     Attributes: in_, a timedelta.
     """
 
-    def __init__(self, in_: timedelta | float, reason: str = "") -> None:
+    def __init__(self, in_: Duration, reason: str = "") -> None:
         """in_: a timedelta, or seconds."""
         super().__init__(reason)
-        self.in_ = seconds(in_) or timedelta(0)
+        self.in_ = length_of(in_, "in_")
 
 
 class Cancel(Outcome):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlxmq import _statements
 from sqlxmq._errors import sqlstate_of
+from sqlxmq._options import Duration, length_of
 from sqlxmq._senders import AsyncSender, SyncSender, execute
 
 # Each takes what Job.spawn takes, and is part of the transaction that is open there. With something
@@ -75,29 +76,29 @@ def cancel(
 
 @overload
 def retry(
-    sender: AsyncSender, ids: Iterable[UUID | str], *, retries: int = 0, delay: timedelta = timedelta(0)
+    sender: AsyncSender, ids: Iterable[UUID | str], *, retries: int = 0, delay: Duration = timedelta(0)
 ) -> Coroutine[Any, Any, list[UUID]]: ...
 @overload
 def retry(
-    sender: SyncSender, ids: Iterable[UUID | str], *, retries: int = 0, delay: timedelta = timedelta(0)
+    sender: SyncSender, ids: Iterable[UUID | str], *, retries: int = 0, delay: Duration = timedelta(0)
 ) -> list[UUID]: ...
 def retry(
     sender: AsyncSender | SyncSender,
     ids: Iterable[UUID | str],
     *,
     retries: int = 0,
-    delay: timedelta = timedelta(0),
+    delay: Duration = timedelta(0),
 ) -> Coroutine[Any, Any, list[UUID]] | list[UUID]:
     """Gives dead jobs another try.
 
     Args:
         ids: the jobs; those that are not dead are passed over.
         retries: attempts after the first new one.
-        delay: how long until they are due.
+        delay: how long until they are due, a timedelta or seconds.
 
     Returns the ids that were dead.
     """
-    return execute(sender, _statements.retry(ids, retries, delay))
+    return execute(sender, _statements.retry(ids, retries, length_of(delay, "delay")))
 
 
 def should_retry(error: BaseException) -> bool:

@@ -13,8 +13,9 @@ from sqlxmq._context import Context
 from sqlxmq._delivery import Delivery
 from sqlxmq._errors import MissingContextError, UnknownJobError
 from sqlxmq._group import ChannelGroup
-from sqlxmq._job import AnyJob
+from sqlxmq._job import AnyJob, BatchJob
 from sqlxmq._observers import Observer
+from sqlxmq._options import Duration
 from sqlxmq._runner import JobRunner
 from sqlxmq._sync_runner import SyncJobRunner
 
@@ -88,18 +89,20 @@ class JobRegistry:
         """What set_context was given of this type. Raises LookupError if nothing was."""
         return self._context.by_type(kind)
 
-    def arguments_from_context(self) -> dict[str, dict[str, Any]]:
-        """What each job's parameters with the default from_context() get, by the job's name.
+    def arguments_from_context(self, job: AnyJob) -> dict[str, Any]:
+        """What a job's parameters with the default from_context() get.
 
         Raises MissingContextError, naming the job and the parameter, if something was not set.
         """
-        arguments = {}
+        try:
+            return self._context.for_parameters(job.context_parameters)
+        except LookupError as error:
+            raise MissingContextError(f"job {job.name}: {error}") from None
+
+    def check_context(self) -> None:
+        """Raises MissingContextError if a job's parameter with the default from_context() would get nothing."""
         for job in self._jobs.values():
-            try:
-                arguments[job.name] = self._context.for_parameters(job.context_parameters)
-            except LookupError as error:
-                raise MissingContextError(f"job {job.name}: {error}") from None
-        return arguments
+            self.arguments_from_context(job)
 
     @property
     def has_async_jobs(self) -> bool:
@@ -110,6 +113,11 @@ class JobRegistry:
     def has_thread_jobs(self) -> bool:
         """Whether there are jobs for threads."""
         return any(not job.is_async for job in self._jobs.values())
+
+    @property
+    def batch_jobs(self) -> list[BatchJob[Any, Any]]:
+        """The jobs that are run in batches."""
+        return [job for job in self._jobs.values() if isinstance(job, BatchJob)]
 
     def find(self, name: str) -> AnyJob | None:
         """The job of that name; None if there is none."""
@@ -137,15 +145,15 @@ class JobRegistry:
         self,
         database: Database,
         *,
-        min_concurrency: int = 16,
-        max_concurrency: int = 32,
+        min_concurrency: int | None = None,
+        max_concurrency: int | None = None,
         channel_names: Sequence[str] | None = None,
         groups: Sequence[ChannelGroup] | None = None,
         keep_alive: bool = True,
-        lease: timedelta = timedelta(seconds=30),
+        lease: Duration = timedelta(seconds=30),
         listen: bool = True,
         listener_dsn: str | None = None,
-        grace: timedelta = timedelta(seconds=25),
+        grace: Duration = timedelta(seconds=15),
         worker: str | None = None,
     ) -> JobRunner:
         """A runner for these jobs, not started yet; see JobRunner for the arguments."""
@@ -168,15 +176,15 @@ class JobRegistry:
         self,
         database: Database,
         *,
-        min_concurrency: int = 16,
-        max_concurrency: int = 32,
+        min_concurrency: int | None = None,
+        max_concurrency: int | None = None,
         channel_names: Sequence[str] | None = None,
         groups: Sequence[ChannelGroup] | None = None,
         keep_alive: bool = True,
-        lease: timedelta = timedelta(seconds=30),
+        lease: Duration = timedelta(seconds=30),
         listen: bool = True,
         listener_dsn: str | None = None,
-        grace: timedelta = timedelta(seconds=25),
+        grace: Duration = timedelta(seconds=15),
         worker: str | None = None,
     ) -> SyncJobRunner:
         """A runner for programs without asyncio, not started yet; see JobRunner for the arguments."""

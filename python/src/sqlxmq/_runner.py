@@ -13,13 +13,16 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from typing_extensions import Self
 
 from sqlxmq._connections import Database, Link, Source, end
+from sqlxmq._errors import QueueNotFoundError
 from sqlxmq._execution import Executor
-from sqlxmq._group import ChannelGroup, GroupLoop
+from sqlxmq._group import ChannelGroup, GroupLoop, group_of
 from sqlxmq._keeper import Keeper
 from sqlxmq._listener import Listener
+from sqlxmq._options import Duration, length_of
 from sqlxmq._reporter import Key, Reporter
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ logger = logging.getLogger("sqlxmq")
 
 # How long a job that is told to stop may take to do so, in seconds; and how long the last reports may take.
 LAST_WORDS = 5.0
+
+# The oldest version of the queue's SQL that has all that is called here.
+OLDEST_QUEUE = (0, 2, 0)
 LAST_REPORTS = 10.0
 
 
@@ -45,15 +51,15 @@ class JobRunner:
         registry: JobRegistry,
         database: Database,
         *,
-        min_concurrency: int = 16,
-        max_concurrency: int = 32,
+        min_concurrency: int | None = None,
+        max_concurrency: int | None = None,
         channel_names: Sequence[str] | None = None,
         groups: Sequence[ChannelGroup] | None = None,
         keep_alive: bool = True,
-        lease: timedelta = timedelta(seconds=30),
+        lease: Duration = timedelta(seconds=30),
         listen: bool = True,
         listener_dsn: str | None = None,
-        grace: timedelta = timedelta(seconds=25),
+        grace: Duration = timedelta(seconds=15),
         worker: str | None = None,
     ) -> None:
         """
@@ -63,28 +69,35 @@ class JobRunner:
                 ConnectionPool. Jobs get connections from it as current_job.pool: from the pool itself if it
                 is of the kind that they need, else from one that the runner makes for as many connections
                 as jobs can run.
-            min_concurrency, max_concurrency: with fewer jobs running than the minimum, the runner
-                claims more, up to the maximum: batches of the difference, at least.
+            min_concurrency, max_concurrency: with fewer jobs running than the minimum (None: 16, or the
+                maximum if that is less), the runner claims more, up to the maximum (None: 32, or the minimum
+                if that is more): batches of the difference, at least.
             channel_names: whose jobs to run (None: all).
             groups: several groups of channels, each with a concurrency of its own, instead of the three
                 arguments above.
             keep_alive: whether to push the leases of running jobs, every third of the lease. Without, a
                 job's own lease does not count either.
-            lease: for how long the database holds a job for this runner without hearing of it.
+            lease: for how long the database holds a job for this runner without hearing of it, a timedelta
+                or seconds.
             listen: whether to be woken by NOTIFY. Without (a transaction pooler), the runner polls
                 every second, and prepares no statements.
             listener_dsn: a connection string for the listener, where the database is reached through
                 a transaction pooler and this leads to the server itself.
-            grace: how long a stopping runner lets jobs go on before it gives them back.
+            grace: how long a stopping runner lets jobs go on before it gives them back, a timedelta or
+                seconds. Whoever ends the process should wait for 15 seconds more.
             worker: a name to be shown in mq_running_jobs and mq_workers (None: host and process id).
 
         Raises:
             ValueError: the concurrency is not 1 <= minimum <= maximum <= 10000, the lease is not
                 positive, the grace is negative, or there are no groups.
-            TypeError: database is none of those, or both groups and channel_names were given.
+            TypeError: database is none of those, or groups and one of the arguments before it were given.
         """
-        if groups is not None and channel_names is not None:
-            raise TypeError("groups and channel_names were given, but the groups name the channels")
+        given = {"channel_names": channel_names, "min_concurrency": min_concurrency, "max_concurrency": max_concurrency}
+        for name, value in given.items():
+            if groups is not None and value is not None:
+                raise TypeError(f"groups and {name} were given, but each group has its own")
+        lease = length_of(lease, "lease")
+        grace = length_of(grace, "grace")
         if groups is not None and not groups:
             raise ValueError("groups is empty, but a runner needs at least one")
         if lease <= timedelta(0):
@@ -92,9 +105,7 @@ class JobRunner:
         if grace < timedelta(0):
             raise ValueError(f"grace is {grace}, but it must not be negative")
         self._registry = registry
-        self._groups = groups or [
-            ChannelGroup(channel_names=channel_names, min_concurrency=min_concurrency, max_concurrency=max_concurrency)
-        ]
+        self._groups = groups or [group_of(channel_names, min_concurrency, max_concurrency)]
         self._keep_alive = keep_alive
         self._lease = lease
         self._grace = grace
@@ -134,12 +145,20 @@ class JobRunner:
     async def start(self) -> None:
         """Starts claiming and running jobs, in the background of the running event loop.
 
+        A database that is out of reach is waited for, in the background.
+
         Raises:
             MissingContextError: a job asks for context that the registry was not given.
+            QueueNotFoundError: there is no queue in the database, or one of an older version.
+            ValueError: the pool is not open.
             RuntimeError: it has been started before.
         """
         if self._executor is not None:
             raise RuntimeError("the runner has been started before; make a new one")
+        self._registry.check_context()
+        self._source.check_pool()
+        await self._check_queue()
+        self._warn_of_batches()
         # One each, so that neither a slow poll nor a report that waits for a lock holds up another.
         reports = self._link()
         self._reporter = Reporter(reports, self._on_reported, self._log_fields)
@@ -180,6 +199,41 @@ class JobRunner:
             self._listening = asyncio.create_task(listener.listen_for_ever(), name="sqlxmq listen")
         self._reporting = asyncio.create_task(self._reporter.report_for_ever(), name="sqlxmq report")
         logger.info("worker %s has started", self._worker, extra={"worker": self._worker})
+
+    async def _check_queue(self) -> None:
+        link = Link(self._source.connect)
+        try:
+            rows = await link.fetch("SELECT mq_version()", ())
+        except psycopg.errors.UndefinedFunction:
+            raise QueueNotFoundError(
+                "there is no queue in this database, or none on the search_path: "
+                "CREATE EXTENSION sqlxmq, or sqlxmq install, makes one"
+            ) from None
+        except psycopg.errors.InsufficientPrivilege:
+            raise QueueNotFoundError(
+                "this role may not use the queue: its owner can call mq_grant(role, 'worker')"
+            ) from None
+        except psycopg.Error as error:
+            logger.warning("the database is out of reach, which is waited for: %s", error)
+            return
+        finally:
+            await link.close()
+        version = rows[0][0]
+        if tuple(map(int, version.split("."))) < OLDEST_QUEUE:
+            oldest = ".".join(map(str, OLDEST_QUEUE))
+            raise QueueNotFoundError(
+                f"the queue in this database is of version {version}, but {oldest} or later is needed: "
+                "ALTER EXTENSION sqlxmq UPDATE, or sqlxmq upgrade"
+            )
+
+    def _warn_of_batches(self) -> None:
+        most = max(group.max_concurrency for group in self._groups)
+        for job in self._registry.batch_jobs:
+            if job.batch > most:
+                logger.warning(
+                    "job %s takes batches of %d, but no more than %d jobs run at a time: raise max_concurrency",
+                    job.name, job.batch, most, extra={"job_name": job.name},
+                )  # fmt: skip
 
     def _link(self, **extra: Any) -> Link:
         link = Link(partial(self._source.connect, **extra))
@@ -255,10 +309,10 @@ class JobRunner:
             for wait in waits:
                 wait.cancel()
 
-    async def wait_for_jobs(self, timeout: timedelta | None = None) -> None:
-        """Waits until no job is running, but not longer than the timeout."""
+    async def wait_for_jobs(self, timeout: Duration | None = None) -> None:
+        """Waits until no job is running, but not longer than the timeout, a timedelta or seconds."""
         if self._executor is not None:
-            await self._executor.wait(None if timeout is None else timeout.total_seconds())
+            await self._executor.wait(None if timeout is None else length_of(timeout, "timeout").total_seconds())
 
     def stop_soon(self) -> None:
         """Lets run() and until_stopped() end, as the first signal does; called again, it ends the grace

@@ -66,7 +66,7 @@ class RanJob:
     name: str
     attempt: int
     outcome: str
-    error: Exception | None
+    error: BaseException | None
     result: Any
 
 

@@ -8,12 +8,12 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
+from sqlxmq._options import Duration
 from sqlxmq._runner import JobRunner
 
 
@@ -110,8 +110,8 @@ class SyncJobRunner:
                 self._signals_obeyed += 1
                 self._runner.stop_soon()
 
-    def wait_for_jobs(self, timeout: timedelta | None = None) -> None:
-        """Waits until no job is running, but not longer than the timeout."""
+    def wait_for_jobs(self, timeout: Duration | None = None) -> None:
+        """Waits until no job is running, but not longer than the timeout, a timedelta or seconds."""
         if self._runner is not None and self._thread is not None and self._thread.is_alive():
             self._in_loop(self._runner.wait_for_jobs(timeout))
 

@@ -23,7 +23,7 @@ from typing_extensions import Self
 from sqlxmq._connections import Database, Source
 from sqlxmq._delivery import Delivery
 from sqlxmq._observers import Observer
-from sqlxmq._options import seconds
+from sqlxmq._options import Duration, length_of
 from sqlxmq._registry import JobRegistry
 
 __all__ = ["JobMetrics", "MetricsServer", "QueueCollector", "instrument", "serve"]
@@ -114,7 +114,7 @@ class QueueCollector(Collector):
         *,
         channel_names: Sequence[str] | None = None,
         count_limit: int = 10_000,
-        timeout: timedelta | float = 5.0,
+        timeout: Duration = 5.0,
     ) -> None:
         """
         Args:
@@ -130,8 +130,7 @@ class QueueCollector(Collector):
         """
         if isinstance(channel_names, str):
             raise TypeError(f"channel_names is {channel_names!r}, but it must be a list of names")
-        limit = seconds(timeout)
-        assert limit is not None
+        limit = length_of(timeout, "timeout")
         if limit <= timedelta(0):
             raise ValueError(f"timeout is {timeout}, but it must be positive")
         # A connection that lives for one statement has nothing to prepare.

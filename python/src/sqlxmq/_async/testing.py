@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from sqlxmq._calls_in_tests import called_async, current_job, empty_batch
+from sqlxmq._calls_in_tests import called_async, current_job, empty_batch, traced
 from sqlxmq._delivery import BatchItem, Delivery
 from sqlxmq._driver_connection import (
     AsyncTestConnection,
@@ -92,7 +92,7 @@ class _Worker:
         self._registry = registry
         self._connection = connection
         self._raise_errors = raise_errors
-        self._context = registry.arguments_from_context()
+        registry.check_context()
 
     async def poll(self, batch_size: int) -> list[Row]:
         """Claims jobs. Raises ValueError if they would stay claimed."""
@@ -164,7 +164,7 @@ class _Worker:
 
     async def _fail_before_start(self, delivery: Delivery, error: Exception) -> RanJob:
         if not self._raise_errors:
-            self._registry.report(delivery.name, error)
+            self._registry.report(delivery.name, error, delivery)
         return await self._report(delivery, failed((delivery.id, delivery.attempt), error), None)
 
     async def _run(self, job: AnyJob, current: Any, deliveries: Sequence[Delivery]) -> list[RanJob]:
@@ -173,37 +173,50 @@ class _Worker:
             for observer in observers:
                 observer.started(delivery)
         started_at = time.perf_counter()
-        ended: BaseException | None = None
-        result = None
-        async with self._connection.transaction() as savepoint:
-            try:
-                args, kwargs = arguments_of_call(job, current, self._context)
-                result = await called_async(job, current, args, kwargs)
-            except (Exception, SystemExit, asyncio.CancelledError) as error:
-                ended = error
-            if self._connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
-                # It has used the test's connection by itself, and left it unusable for a report.
-                raise psycopg.Rollback(savepoint)
-        was_raised = ended is not None and not isinstance(ended, Outcome)
-        if isinstance(result, Outcome):
-            ended = result
         ran = []
         to_raise: BaseException | None = None
-        for delivery in deliveries:
-            ending = ending_of(delivery, ended, job.time_limit, deliveries)
-            one = await self._report(delivery, ending, result)
-            ran.append(one)
-            was_said = isinstance(delivery, BatchItem) and delivery.outcome is not None
-            if ending.error is not None:
-                if was_raised and not was_said and (self._raise_errors or _is_not_the_jobs(ending.error)):
-                    to_raise = to_raise or ending.error
-                else:
+        with traced(job, deliveries) as trace:
+            result, raised = await self._call(job, current)
+            ended = result if isinstance(result, Outcome) else raised
+            for delivery in deliveries:
+                ending = ending_of(delivery, ended, job.time_limit, deliveries)
+                one = await self._report(delivery, ending, result)
+                ran.append(one)
+                for observer in observers:
+                    observer.ended(delivery, one.outcome, time.perf_counter() - started_at)
+                if trace is not None:
+                    trace.ended(delivery, one.outcome, ending.ended)
+                if ending.error is None:
+                    continue
+                was_said = isinstance(delivery, BatchItem) and delivery.outcome is not None
+                if was_said or isinstance(ending.error, Outcome) or not self._is_to_raise(ending.error):
                     self._registry.report(delivery.name, ending.error, delivery)
-            for observer in observers:
-                observer.ended(delivery, one.outcome, time.perf_counter() - started_at)
+                else:
+                    to_raise = to_raise or ending.error
         if to_raise is not None:
             raise to_raise
         return ran
+
+    async def _call(self, job: AnyJob, current: Any) -> tuple[Any, BaseException | None]:
+        """What the function returns, and what it raises."""
+        async with self._connection.transaction() as savepoint:
+            result, raised = None, None
+            try:
+                args, kwargs = arguments_of_call(job, current, self._registry)
+                result = await called_async(job, current, args, kwargs)
+            except (KeyboardInterrupt, GeneratorExit):
+                # The end of the test, not the job's.
+                raise
+            except BaseException as error:
+                raised = error
+            if self._connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+                # It has used the test's connection by itself, and left it unusable for a report.
+                raise psycopg.Rollback(savepoint)
+        return result, raised
+
+    def _is_to_raise(self, error: BaseException) -> bool:
+        # A test that is cancelled from outside stays cancelled.
+        return self._raise_errors or isinstance(error, asyncio.CancelledError)
 
     async def _report(self, delivery: Delivery, ending: Ending, result: Any) -> RanJob:
         outcome = ending.outcome
@@ -220,20 +233,16 @@ class _Worker:
                 else:
                     late = await self._fetch(RELEASE, (ids, ids, attempts, report.due_in))
             if late:
-                logger.warning("job %s was %s too late: its lease was lost", delivery.id, outcome)
+                logger.warning(
+                    "job %s was %s too late: its lease was lost", delivery.id, outcome, extra=delivery.log_fields()
+                )
                 outcome = "lost"
-        error = ending.error if isinstance(ending.error, Exception) else None
-        return RanJob(delivery.id, delivery.name, delivery.attempt, outcome, error, result)
+        return RanJob(delivery.id, delivery.name, delivery.attempt, outcome, ending.error, result)
 
     async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         async with psycopg.AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
             await cursor.execute(query.encode(), parameters)
             return await cursor.fetchall()
-
-
-def _is_not_the_jobs(error: BaseException) -> bool:
-    # A test that is cancelled from outside stays cancelled.
-    return isinstance(error, asyncio.CancelledError)
 
 
 class AsyncQueueInTest:

@@ -13,6 +13,7 @@ import psycopg_pool
 
 from sqlxmq import _statements
 from sqlxmq._delivery import BatchItem, Checkpoint, Delivery
+from sqlxmq._options import Duration, length_of
 from sqlxmq._payload import to_json
 from sqlxmq._senders import SyncSender, execute
 from sqlxmq._statements import Statement
@@ -75,7 +76,7 @@ class SyncCurrentJob(Delivery):
         self,
         checkpoint: Checkpoint | None = None,
         *,
-        duration: timedelta = timedelta(0),
+        duration: Duration = timedelta(0),
         json_payload: Any = None,
         raw_bytes: bytes | None = None,
         extra_retries: int = 0,
@@ -85,7 +86,7 @@ class SyncCurrentJob(Delivery):
 
         Args:
             checkpoint: the progress; the other arguments but the connection are then not looked at.
-            duration: keeps the job alive for at least so long from now.
+            duration: keeps the job alive for at least so long from now, a timedelta or seconds.
             json_payload: replaces the JSON payload (None: leave it).
             raw_bytes: replaces the binary payload (None: leave it).
             extra_retries: attempts to add.
@@ -106,17 +107,23 @@ class SyncCurrentJob(Delivery):
         self._execute(
             connection,
             _statements.checkpoint(
-                self.id, self.attempt, checkpoint.duration, raw_json, checkpoint.raw_bytes, checkpoint.extra_retries
+                self.id,
+                self.attempt,
+                length_of(checkpoint.duration),
+                raw_json,
+                checkpoint.raw_bytes,
+                checkpoint.extra_retries,
             ),
         )
 
-    def keep_alive(self, duration: timedelta) -> None:
-        """Pushes the lease to at least now plus duration. The runner does so by itself, too.
+    def keep_alive(self, duration: Duration) -> None:
+        """Pushes the lease to at least now plus duration, a timedelta or seconds. The runner does so by itself,
+        too.
 
         Raises:
             LeaseLost: somebody else may have the job.
         """
-        self._execute(None, _statements.keep_alive(self.id, self.attempt, duration))
+        self._execute(None, _statements.keep_alive(self.id, self.attempt, length_of(duration)))
 
     def _execute(self, connection: SyncSender | None, statement: Statement[None]) -> None:
         if connection is not None:

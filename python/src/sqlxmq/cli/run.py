@@ -51,7 +51,7 @@ def run(
     grace: Annotated[
         timedelta,
         typer.Option("--grace", parser=duration, metavar="SECONDS", help="How long jobs may go on when stopping."),
-    ] = "25",  # type: ignore[assignment]
+    ] = "15",  # type: ignore[assignment]
     no_listen: Annotated[
         bool, typer.Option("--no-listen", help="Poll every second and do not LISTEN: for transaction poolers.")
     ] = False,

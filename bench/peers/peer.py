@@ -1,0 +1,90 @@
+"""What the benchmark of the workers needs to know about a queue, ours or another."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import psycopg
+
+Connection = psycopg.Connection[Any]
+Send = Callable[[int], Awaitable[None]]
+
+# Every job carries its number and padding: 50 bytes of JSON as Python writes it.
+PAYLOAD_BYTES = 50
+
+
+def payload(number: int) -> dict[str, Any]:
+    """The arguments of a job: its number, and padding that brings its JSON to 50 bytes."""
+    empty = len(json.dumps({"number": number, "padding": ""}))
+    return {"number": number, "padding": "x" * (PAYLOAD_BYTES - empty)}
+
+
+# The same in SQL, of a column named number.
+SQL_PAYLOAD = """('{"number": ' || number || ', "padding": "' || repeat('x', 23 - length(number::text)) || '"}')"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run a queue's worker.
+
+    Attributes: settings, the best that were found; tried, changes to them that were no better: what
+    `bench/workers.py --tune` tries again.
+    """
+
+    settings: dict[str, object]
+    tried: Sequence[dict[str, object]] = ()
+
+
+class Peer(ABC):
+    """A queue and the settings of its worker.
+
+    Attributes: packages, whose versions belong to the figures; key, what stands for one of this
+    project's channels; tables, those with the jobs.
+    """
+
+    packages: ClassVar[Sequence[str]]
+    key: ClassVar[str]
+    tables: ClassVar[Sequence[str]]
+
+    def __init__(self, name: str, dsn: str, settings: dict[str, object]) -> None:
+        self.name = name
+        self.dsn = dsn
+        self.settings: dict[str, Any] = dict(settings)
+
+    @abstractmethod
+    async def install(self, keys: int) -> None:
+        """Puts the queue into the empty database, and declares so many keys where that is needed."""
+
+    @abstractmethod
+    def seed(self, session: Connection, first: int, jobs: int, keys: int, *, later: bool) -> None:
+        """Sends jobs first, first + 1, …, spread evenly over the keys, by the fastest way that leaves what
+        single sends would have left; later: for next week instead of now."""
+
+    @abstractmethod
+    def unfinished(self, session: Connection) -> int:
+        """How many jobs are due and not completed, those that run included. Should cost little."""
+
+    @abstractmethod
+    def completed(self, session: Connection, seeded: int) -> int:
+        """How many of so many due jobs the database shows as completed, with success."""
+
+    @abstractmethod
+    async def work(self, keys: int) -> None:
+        """Runs a worker until the process is ended. Calls progress.claiming at the worker's first claim or
+        before; its jobs call progress.start with their number and do nothing else."""
+
+    @abstractmethod
+    def sender(self, keys: int) -> AbstractAsyncContextManager[Send]:
+        """A function that sends one job by the queue's own call and returns once it is committed."""
+
+
+def one(session: Connection, query: str, *arguments: object) -> int:
+    """The only number that a query returns."""
+    row = session.execute(query.encode(), arguments or None).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,110 @@
+"""PgQueuer, as its guide to performance has it: asyncpg, uvloop, its own autovacuum settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+from pgqueuer import AsyncpgDriver, Job, PgQueuer, Queries
+from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
+from pgqueuer.domain.settings import DBSettings, Durability
+from psycopg.conninfo import conninfo_to_dict
+
+from bench.peers.peer import PAYLOAD_BYTES, Connection, Peer, Send, Variant, one
+from bench.peers.progress import note_first_call, progress
+
+
+async def noop(job: Job) -> None:
+    """The job. Its payload is bytes: the number, right-justified, saves it the parsing of JSON."""
+    progress.start(int(job.payload))
+
+
+class PgQueuerPeer(Peer):
+    """One worker process with as many queue managers as the settings say, each with its own connection."""
+
+    packages = ("pgqueuer", "asyncpg", "uvloop")
+    key = "entrypoint"
+    tables = ("pgqueuer", "pgqueuer_log")
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection of asyncpg's."""
+        parts = conninfo_to_dict(self.dsn)
+        return await asyncpg.connect(
+            host=parts["host"], port=parts["port"], user=parts["user"], database=parts["dbname"]
+        )
+
+    async def install(self, keys: int) -> None:
+        """As `pgq install` and `pgq autovac` do."""
+        session = await self.connect()
+        settings = DBSettings(durability=Durability(self.settings["durability"]))
+        queries = Queries(AsyncpgDriver(session), qbe=QueryBuilderEnvironment(settings))
+        await queries.install()
+        await queries.optimize_autovacuum()
+        await session.close()
+
+    def seed(self, session: Connection, first: int, jobs: int, keys: int, *, later: bool) -> None:
+        """INSERT … SELECT into the queue and its log, as its own enqueue does for many jobs."""
+        session.execute(
+            b"""
+            WITH inserted AS (
+                INSERT INTO pgqueuer (priority, entrypoint, payload, execute_after, headers, status)
+                SELECT 0, 'entrypoint' || number %% %(keys)s, convert_to(lpad(number::text, %(bytes)s), 'UTF8'),
+                       now() + make_interval(days => 7 * %(later)s), 'null', 'queued'
+                FROM generate_series(%(first)s::int, %(end)s::int - 1) AS number
+                RETURNING id, entrypoint, priority
+            )
+            INSERT INTO pgqueuer_log (job_id, status, entrypoint, priority)
+            SELECT id, 'queued', entrypoint, priority FROM inserted
+            """,
+            {"keys": keys, "bytes": PAYLOAD_BYTES, "later": int(later), "first": first, "end": first + jobs},
+        )
+
+    def unfinished(self, session: Connection) -> int:
+        """A job that is done has gone from the queue into the log."""
+        return one(session, "SELECT count(*) FROM pgqueuer WHERE execute_after <= now()")
+
+    def completed(self, session: Connection, seeded: int) -> int:
+        """The log's entries."""
+        return one(session, "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'")
+
+    async def work(self, keys: int) -> None:
+        """PgQueuer.run, of each manager."""
+        note_first_call(Queries, "dequeue")
+        managers = [PgQueuer(AsyncpgDriver(await self.connect())) for _ in range(self.settings["managers"])]
+        for manager in managers:
+            for key in range(keys):
+                manager.entrypoint(f"entrypoint{key}")(noop)
+        await asyncio.gather(*(manager.run(batch_size=self.settings["batch_size"]) for manager in managers))
+
+    @asynccontextmanager
+    async def sender(self, keys: int) -> AsyncIterator[Send]:
+        """Queries.enqueue."""
+        queries = Queries(AsyncpgDriver(await self.connect()))
+
+        async def send(number: int) -> None:
+            await queries.enqueue(f"entrypoint{number % keys}", str(number).rjust(PAYLOAD_BYTES).encode())
+
+        yield send
+
+
+PEER = PgQueuerPeer
+
+VARIANTS = {
+    "pgqueuer": Variant({"batch_size": 10, "managers": 1, "durability": "durable", "uvloop": True}),
+    "pgqueuer-batch": Variant(
+        {"batch_size": 500, "managers": 1, "durability": "durable", "uvloop": True},
+        [
+            {"batch_size": 100},
+            {"batch_size": 1000},
+            {"batch_size": 2000},
+            {"durability": "balanced"},
+            {"batch_size": 10, "managers": 5},
+            {"batch_size": 100, "managers": 2},
+            {"batch_size": 500, "managers": 2},
+            {"batch_size": 100, "managers": 5},
+            {"uvloop": False},
+        ],
+    ),
+}
