@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -116,8 +115,14 @@ class GroupLoop:
             if wait != 0:
                 is_heard = self._listener is not None and self._listener.is_heard
                 limit = LONGEST_SLEEP if is_heard else LONGEST_SLEEP_UNHEARD
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), limit if wait is None else min(limit, wait))
+                # Not wait_for(), which before Python 3.12 can lose a cancellation to the wake-up.
+                timer = asyncio.get_running_loop().call_later(
+                    limit if wait is None else min(limit, wait), self._wake.set
+                )
+                try:
+                    await self._wake.wait()
+                finally:
+                    timer.cancel()
 
     def _has_room(self) -> bool:
         if self._running >= self.group.min_concurrency:
@@ -133,7 +138,9 @@ class GroupLoop:
         if rows[0][0] is None:
             wait: float | None = rows[0][-1]
             return wait
-        self._running += self._executor.start(rows, self._on_end)
+        started = self._executor.start(rows, self._on_end)
+        # Only now: eager tasks have ended meanwhile, and have been subtracted.
+        self._running += started
         return 0
 
     def _on_end(self, jobs: int) -> None:
