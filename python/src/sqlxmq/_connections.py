@@ -182,13 +182,15 @@ class Source:
             await asyncio.to_thread(self._sync_pool.close)
 
     def async_pool(self) -> psycopg_pool.AsyncConnectionPool[Any]:
-        """The pool for async functions."""
-        assert self._async_pool is not None
+        """The pool for async functions. Raises RuntimeError if there were none when the runner was started."""
+        if self._async_pool is None:
+            raise RuntimeError("the runner has no pool for async functions: it knew of none when it was started")
         return self._async_pool
 
     def sync_pool(self) -> psycopg_pool.ConnectionPool[Any]:
-        """The pool for functions in threads."""
-        assert self._sync_pool is not None
+        """The pool for functions in threads. Raises RuntimeError if there were none when the runner was started."""
+        if self._sync_pool is None:
+            raise RuntimeError("the runner has no pool for plain functions: it knew of none when it was started")
         return self._sync_pool
 
 
