@@ -247,16 +247,24 @@ def drain(bench: Bench, name: str, database: str, keys: int, settings: dict[str,
             begin = claiming["time"]
             # No query disturbs the worker until all its jobs have been started.
             process.wait_for("started", begin + limit - time.time())
-            while (left := peer.unfinished(session)) and time.time() < begin + limit:
-                time.sleep(0.01)
+            is_done = wait_until_done(peer, session, begin + limit)
             seconds = time.time() - begin
             completed = peer.completed(session, jobs)
-            if left:
+            if not is_done:
                 return Drain(completed, time.time() - begin, True, 0)
             started = process.stop()
             if completed != jobs or started < jobs:
                 raise WorkerFailed(f"{completed} jobs completed and {started} started of {jobs}")
             return Drain(completed, seconds, False, started - jobs)
+
+
+def wait_until_done(peer: Peer, session: Connection, until: float) -> bool:
+    """Waits until no due job is left to complete, but not beyond the time; returns whether none is."""
+    while peer.unfinished(session):
+        if time.time() >= until:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def drains(bench: Bench, names: Sequence[str], title: str, keys: int, scheduled: int = 0) -> list[dict[str, Any]]:
@@ -372,6 +380,8 @@ def memory(bench: Bench) -> list[dict[str, Any]]:
                     while sent - told["count"] <= chunk and sent < sizes.memory_jobs:
                         peer.seed(session, sent, chunk, sizes.keys, later=False)
                         sent += chunk
+                if not wait_until_done(peer, session, time.time() + sizes.limit):
+                    raise WorkerFailed(f"not all jobs were completed within {sizes.limit} s after their start")
     bench.forget()
     table = new_table("Memory of the runner's process", "jobs", "MiB resident")
     for jobs, used in series:
@@ -431,22 +441,29 @@ def against_sql(bench: Bench) -> list[dict[str, Any]]:
 
 
 def tune(bench: Bench, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One drain with each of the settings that the peers list."""
+    """Drains with each of the settings that the peers list, in turn; prints a table for each peer."""
     sizes = bench.sizes
-    results = []
+    results: list[dict[str, Any]] = []
     for name in names:
-        table = new_table(f"{name}: {sizes.jobs:,} jobs over {sizes.keys} keys", "settings", "jobs/s")
-        for settings in alternatives(name):
-            database = bench.seeded(name, sizes.keys, jobs=sizes.jobs, settings=settings)
-            bench.settle()
-            try:
-                run = drain(bench, name, database, sizes.keys, settings)
-                table.add_row(str(settings), f"{run.rate:,.0f}{'*' if run.is_cut_off else ''}")
-                results.append({"system": name, "settings": settings, **asdict(run)})
-            except WorkerFailed as error:
-                table.add_row(str(settings), f"failed: {error}")
-            bench.forget()
+        tried = [
+            (settings, bench.seeded(name, sizes.keys, jobs=sizes.jobs, settings=settings), list[Drain]())
+            for settings in alternatives(name)
+        ]
+        bench.settle()
+        for _ in range(sizes.runs):
+            for settings, database, runs in tried:
+                runs.append(drain(bench, name, database, sizes.keys, settings))
+        bench.forget()
+        table = new_table(f"{name}: {sizes.jobs:,} jobs over {sizes.keys} keys", "settings", "jobs/s", "range")
+        for settings, _, runs in tried:
+            mark = "*" if any(run.is_cut_off for run in runs) else ""
+            rates = sorted(run.rate for run in runs)
+            table.add_row(
+                str(settings), f"{statistics.median(rates):,.0f}{mark}", f"{rates[0]:,.0f} – {rates[-1]:,.0f}"
+            )
+            results.append({"system": name, "settings": settings, "runs": [asdict(run) for run in runs]})
         console.print(table)
+        console.print()
     return results
 
 

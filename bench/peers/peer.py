@@ -44,12 +44,11 @@ class Peer(ABC):
     """A queue and the settings of its worker.
 
     Attributes: packages, whose versions belong to the figures; key, what stands for one of this
-    project's channels; tables, those with the jobs.
+    project's channels; name, of the variant; settings, of the worker.
     """
 
     packages: ClassVar[Sequence[str]]
     key: ClassVar[str]
-    tables: ClassVar[Sequence[str]]
 
     def __init__(self, name: str, dsn: str, settings: dict[str, object]) -> None:
         self.name = name
