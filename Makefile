@@ -22,7 +22,7 @@ endif
 $(BUILT): extension/sqlxmq.control sql/manifest tools/build_extension.py $(shell find sql -name '*.sql')
 	python3 tools/build_extension.py
 
-.PHONY: all install installcheck checkver demo test test-crate bench bench-quick bench-workers lint
+.PHONY: all install installcheck checkver demo test test-long test-crate bench bench-quick bench-workers lint
 
 # The pgTAP suite, with pg_prove, against the server that PGHOST, PGPORT, PGUSER … name, in a database of
 # its own. The server needs the extensions pgtap and, by make install, sqlxmq.
@@ -40,6 +40,10 @@ demo:
 
 test:
 	./tools/test
+
+# The proofs under the marker long, with many more jobs and crashes than in make test; after it.
+test-long:
+	SQLXMQ_LONG=1 ./tools/with_python all -m pytest tests/python -m long
 
 lint:
 	./tools/with_python all tools/lint.py
