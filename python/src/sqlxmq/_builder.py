@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlxmq import _statements, _tracing
 from sqlxmq._errors import EncodingError
 from sqlxmq._options import Duration, JobOptions, length_if_given, length_of
-from sqlxmq._payload import to_json
+from sqlxmq._payload import shown, to_json
 from sqlxmq._senders import AsyncSender, SyncSender, execute
 from sqlxmq._statements import Statement
 
@@ -108,7 +108,7 @@ class JobBuilder:
             self.raw_json = to_json(value)
         except (TypeError, ValueError) as error:
             raise EncodingError(
-                f"job {self.name}: the payload is {value!r:.200}, which JSON cannot hold: {error}"
+                f"job {self.name}: the payload is {shown(value)}, which JSON cannot hold: {error}"
             ) from None
         return self
 

@@ -151,7 +151,7 @@ class Executor:
         else:
             current = SyncCurrentJob(self._registry.context, *row[:9])
             current._find_pool = self._sync_pool
-        self._begin(Call(job, (current,), max(job.lease or self._lease, self._lease), on_end), current)
+        self._begin(job, (current,), current, on_end)
 
     def _start_batch(
         self, job: BatchJob[Any, Any], rows: Sequence[Sequence[Any]], on_end: Callable[[int], None]
@@ -174,10 +174,12 @@ class Executor:
             else:
                 batch.append(item)
         if batch:
-            self._begin(Call(job, batch, max(job.lease or self._lease, self._lease), on_end), batch)
+            self._begin(job, batch, batch, on_end)
         return len(batch)
 
-    def _begin(self, call: Call, current: Any) -> None:
+    def _begin(self, job: AnyJob, deliveries: Sequence[Delivery], current: Any, on_end: Callable[[int], None]) -> None:
+        # A job's own lease counts where it is the longer one.
+        call = Call(job, deliveries, max(job.lease or self._lease, self._lease), on_end)
         self.number_running += len(call.deliveries)
         self._calls.add(call)
         for delivery in call.deliveries:

@@ -140,7 +140,7 @@ class ValuePayload(Generic[T]):
             _check_type(value, self._kind)
             self._decoder.decode(text)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-            raise EncodingError(f"{self._where} is {_shown(value)}, which cannot be sent: {error}") from None
+            raise EncodingError(f"{self._where} is {shown(value)}, which cannot be sent: {error}") from None
         return text
 
     def decode(self, text: str | None) -> T:
@@ -203,7 +203,7 @@ class ArgumentsPayload:
                 parts.append(f'"{name}":{to_json(value)}')
             except (TypeError, ValueError, msgspec.MsgspecError) as error:
                 raise EncodingError(
-                    f"job {self._job_name}: argument {name} is {_shown(value)}, which JSON cannot hold: {error}"
+                    f"job {self._job_name}: argument {name} is {shown(value)}, which JSON cannot hold: {error}"
                 ) from None
         text = "{" + ",".join(parts) + "}"
         try:
@@ -212,7 +212,7 @@ class ArgumentsPayload:
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             # The message ends with the place, $.name…, where the value does not fit its type.
             name = str(error).rpartition("`$.")[2].partition("`")[0].partition(".")[0].partition("[")[0]
-            what = f"argument {name} is {_shown(arguments[name])}" if name in arguments else f"arguments {text:.200}"
+            what = f"argument {name} is {shown(arguments[name])}" if name in arguments else f"arguments {text:.200}"
             raise EncodingError(f"job {self._job_name}: {what}, which the worker would refuse: {error}") from None
         return text
 
@@ -244,7 +244,8 @@ class ArgumentsPayload:
             raise TypeError(f"job {self._job_name}: {error}") from None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a message: the beginning of its repr, or, where that fails, its type."""
     try:
         return f"{value!r:.200}"
     except Exception as error:

@@ -157,10 +157,14 @@ class JobRunner:
             raise RuntimeError("the runner has been started before; make a new one")
         self._registry.check_context()
         self._source.check_pool()
-        await self._check_queue()
-        self._warn_of_batches()
         # One each, so that neither a slow poll nor a report that waits for a lock holds up another.
         reports = self._link()
+        try:
+            await self._check_queue(reports)
+        except BaseException:
+            await reports.close()
+            raise
+        self._warn_of_batches()
         self._reporter = Reporter(reports, self._on_reported, self._log_fields)
         executor = Executor(self._registry, self._source, self._reporter, self._lease, self._keep_alive_soon)
         self._executor = executor
@@ -172,6 +176,7 @@ class JobRunner:
             )
         except BaseException:
             await self._source.close_pools()
+            await reports.close()
             raise
         listener = None
         if self._listener_source is not None:
@@ -200,8 +205,7 @@ class JobRunner:
         self._reporting = asyncio.create_task(self._reporter.report_for_ever(), name="sqlxmq report")
         logger.info("worker %s has started", self._worker, extra={"worker": self._worker})
 
-    async def _check_queue(self) -> None:
-        link = Link(self._source.connect)
+    async def _check_queue(self, link: Link) -> None:
         try:
             rows = await link.fetch("SELECT mq_version()", ())
         except psycopg.errors.UndefinedFunction:
@@ -216,8 +220,6 @@ class JobRunner:
         except psycopg.Error as error:
             logger.warning("the database is out of reach, which is waited for: %s", error)
             return
-        finally:
-            await link.close()
         version = rows[0][0]
         if tuple(map(int, version.split("."))) < OLDEST_QUEUE:
             oldest = ".".join(map(str, OLDEST_QUEUE))
