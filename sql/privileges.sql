@@ -1,6 +1,9 @@
 -- PUBLIC can call nothing and read nothing; mq_grant opens what a role needs.
 REVOKE ALL ON FUNCTION
-    mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]),
+    mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]), mq_notify_until(timestamptz),
+    mq_somebody_holds(integer, integer), mq_fall_asleep(text[]), mq_wake_up(), mq_join_epoch(), mq_begin_epoch(bigint), mq_tend_epochs(),
+    mq_carry_over(integer, integer),
+    mq_set_marks(timestamptz, timestamptz, timestamptz, boolean, boolean),
     mq_refuse(text, text, text, text), mq_parse_json(text, text[]), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
     mq_raise_lost_lease(uuid, integer), mq_join_channels(uuid[]), mq_issue_ticket(mq_msgs),
     mq_advance_channel(mq_msgs), mq_leave_channel(), mq_settle_idle_channels(),
@@ -8,8 +11,8 @@ REVOKE ALL ON FUNCTION
     mq_enqueue(text, jsonb, text, text, interval, integer, interval, boolean, integer, interval, bytea, text, uuid, jsonb),
     mq_enqueue_many(text[], text[], text[], text[], interval[], integer[], interval[], boolean[], integer[], interval[], bytea[], text[], uuid[], text[]),
     mq_enqueue_trigger(), mq_commit(uuid[]), mq_end_attempt(mq_msgs, text, interval, boolean, boolean),
-    mq_take_back_expired(timestamptz, integer), mq_release_due(timestamptz, integer), mq_forget_dead(integer), mq_remove_tickets(uuid[]), mq_clear_jobs(text[]),
-    mq_poll(text[], integer, interval, text), mq_keep_alive(uuid[], interval, integer[]),
+    mq_take_back_expired(timestamptz, timestamptz), mq_release_due(timestamptz, timestamptz, integer), mq_forget_dead(integer), mq_remove_tickets(uuid[]), mq_clear_jobs(text[]),
+    mq_poll(text[], integer, interval, text, text), mq_keep_alive(uuid[], interval, integer[]),
     mq_checkpoint(uuid, interval, text, bytea, integer, integer),
     mq_complete(uuid, integer), mq_complete(uuid[], integer[]),
     mq_fail(uuid, integer, text, interval, boolean), mq_fail(uuid[], integer[], text[], interval[], boolean[]),
@@ -20,9 +23,12 @@ FROM PUBLIC;
 REVOKE ALL ON TYPE mq_new_t FROM PUBLIC;
 REVOKE ALL ON
     mq_msgs, mq_ready, mq_scheduled, mq_blocked, mq_dead, mq_claims, mq_chains, mq_heads,
-    mq_idle_channels, mq_settings, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs, mq_workers
+    mq_idle_channels, mq_settings, mq_late_epochs, mq_open_epochs, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs, mq_workers
 FROM PUBLIC;
-REVOKE ALL ON SEQUENCE mq_position, mq_claim_number FROM PUBLIC;
+REVOKE ALL ON SEQUENCE
+    mq_position, mq_claim_number, mq_epoch, mq_epoch_began_at, mq_first_epoch, mq_scheduled_mark, mq_claims_mark, mq_look_again_at,
+    mq_tend_again_at, mq_notified_until
+FROM PUBLIC;
 
 -- Functions run with their owner's rights, and find operators and functions along their search_path, which
 -- includes this schema: nobody else may create any here.

@@ -34,7 +34,8 @@ BEGIN
             is_waiting := is_waiting OR FOUND;
             IF NOT is_waiting THEN
                 DELETE FROM mq_ready AS ticket
-                WHERE ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
+                WHERE ticket.epoch = ANY (ARRAY(SELECT epoch FROM mq_open_epochs))
+                  AND ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
                 is_waiting := FOUND;
             END IF;
             IF NOT is_waiting THEN

@@ -69,7 +69,8 @@ BEGIN
         ELSE
             SELECT count(*) INTO ahead FROM (
                 SELECT FROM mq_ready AS ticket
-                WHERE ticket.channel = mq_channel_key(job.channel_name, job.channel_args)
+                WHERE ticket.epoch = ANY (ARRAY(SELECT epoch FROM mq_open_epochs))
+                  AND ticket.channel = mq_channel_key(job.channel_name, job.channel_args)
                   AND (ticket.priority, ticket.position) < (job.priority, job.position)
                 LIMIT 1000) AS earlier;
             explanation := format('It is ready: the next poll for channel name %L can claim it. Jobs of its channel before it: %s%s.',

@@ -29,6 +29,7 @@ DECLARE
     parsed      json[];
     opened      uuid[] := ARRAY[]::uuid[];
     any_ordered boolean;
+    epoch       integer;
 BEGIN
     IF new_messages IS NULL THEN
         PERFORM mq_refuse('22004', 'new_messages', NULL, 'it must be an array of mq_new_t');
@@ -136,6 +137,7 @@ BEGIN
             FROM unnest(new_messages) AS m WHERE m.ordered));
     END IF;
 
+    epoch := mq_join_epoch();
     WITH job AS (
         INSERT INTO mq_msgs AS job (
             id, channel, position, created_at, due_at, reserved_until, retry_backoff,
@@ -179,8 +181,8 @@ BEGIN
         SELECT coalesce(reserved_until, due_at), id FROM placed
         WHERE reserved_until IS NOT NULL OR due_at IS NOT NULL AND NOT is_blocked
     )
-    INSERT INTO mq_ready (channel, priority, position, id)
-    SELECT channel, priority, position, id FROM placed
+    INSERT INTO mq_ready (channel, priority, position, id, epoch)
+    SELECT channel, priority, position, id, epoch FROM placed
     WHERE reserved_until IS NULL AND due_at IS NULL AND NOT is_blocked;
 
     PERFORM mq_notify(ARRAY(SELECT m.channel_name FROM unnest(new_messages) AS m));

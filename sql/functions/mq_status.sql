@@ -42,18 +42,23 @@ BEGIN
     END IF;
     RETURN QUERY
     WITH RECURSIVE ready_channel AS (
-        (SELECT ticket.channel FROM mq_ready AS ticket ORDER BY ticket.channel LIMIT 1)
+        SELECT epoch, NULL::uuid AS channel, true AS goes_on FROM mq_open_epochs
         UNION ALL
-        SELECT (SELECT ticket.channel FROM mq_ready AS ticket
-                WHERE ticket.channel > ready_channel.channel ORDER BY ticket.channel LIMIT 1)
-        FROM ready_channel WHERE ready_channel.channel IS NOT NULL
+        SELECT ready_channel.epoch, next.channel, next.channel IS NOT NULL
+        FROM ready_channel LEFT JOIN LATERAL (
+            SELECT ticket.channel FROM mq_ready AS ticket
+            WHERE ticket.epoch = ready_channel.epoch
+              AND ticket.channel > coalesce(ready_channel.channel, '00000000-0000-0000-0000-000000000000')
+            ORDER BY ticket.channel LIMIT 1) AS next ON true
+        WHERE ready_channel.goes_on
     ), counted AS (
         SELECT ready_channel.channel, 'ready' AS state, few.jobs, few.example_id,
                few.jobs >= count_limit AS is_cut,
                (SELECT coalesce(job.due_at, job.created_at) FROM mq_msgs AS job WHERE job.id = few.example_id) AS since
         FROM ready_channel CROSS JOIN LATERAL (
             SELECT count(*) AS jobs, (array_agg(ticket.id ORDER BY ticket.position))[1] AS example_id
-            FROM (SELECT id, position FROM mq_ready WHERE channel = ready_channel.channel
+            FROM (SELECT id, position FROM mq_ready
+                  WHERE epoch = ready_channel.epoch AND channel = ready_channel.channel
                   ORDER BY priority, position LIMIT count_limit) AS ticket
         ) AS few
         WHERE ready_channel.channel IS NOT NULL

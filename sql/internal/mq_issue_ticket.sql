@@ -9,8 +9,8 @@ BEGIN
         INSERT INTO mq_scheduled (due_at, id) VALUES (job.due_at, job.id) ON CONFLICT DO NOTHING;
         RETURN false;
     END IF;
-    INSERT INTO mq_ready (channel, priority, position, id)
-    VALUES (job.channel, job.priority, job.position, job.id)
+    INSERT INTO mq_ready (channel, priority, position, id, epoch)
+    VALUES (job.channel, job.priority, job.position, job.id, mq_join_epoch())
     ON CONFLICT DO NOTHING;
     RETURN true;
 END

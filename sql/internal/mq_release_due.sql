@@ -1,9 +1,10 @@
 -- Internal. Jobs whose time has come become ready; reservations whose time is over disappear.
 -- A ticket counts only if its time is the job's; others are left over and are dropped.
+-- Arguments: since, nothing earlier is looked for; most_jobs, how many at most.
 -- Returns: how many tickets it has met.
 -- Locks:   the tickets, and reserved jobs, without waiting: a reservation whose row is locked is
 --          being committed, kept alive or cancelled right now.
-CREATE FUNCTION mq_release_due(this_moment timestamptz, most_jobs integer) RETURNS integer
+CREATE FUNCTION mq_release_due(since timestamptz, this_moment timestamptz, most_jobs integer) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -17,11 +18,12 @@ DECLARE
     tickets  integer;
     reserved uuid[];
     over     mq_msgs;
+    epoch    CONSTANT integer := mq_join_epoch();
 BEGIN
     WITH due AS (
         DELETE FROM mq_scheduled WHERE ctid = ANY (ARRAY(
             SELECT ticket.ctid FROM mq_scheduled AS ticket
-            WHERE ticket.due_at <= this_moment
+            WHERE ticket.due_at >= since AND ticket.due_at <= this_moment
             ORDER BY ticket.due_at LIMIT most_jobs FOR UPDATE SKIP LOCKED))
         RETURNING due_at, id
     ), job AS MATERIALIZED (
@@ -29,8 +31,8 @@ BEGIN
         FROM due JOIN mq_msgs AS job ON job.id = due.id
         WHERE coalesce(job.reserved_until, job.due_at) = due.due_at
     ), ready AS (
-        INSERT INTO mq_ready (channel, priority, position, id)
-        SELECT channel, priority, position, id FROM job WHERE reserved_until IS NULL
+        INSERT INTO mq_ready (channel, priority, position, id, epoch)
+        SELECT channel, priority, position, id, epoch FROM job WHERE reserved_until IS NULL
         ON CONFLICT DO NOTHING
     )
     SELECT (SELECT count(*)::integer FROM due), array_agg(id) INTO tickets, reserved FROM job WHERE reserved_until IS NOT NULL;

@@ -27,7 +27,8 @@ BEGIN
         WHERE ticket.died_at = job.died_at AND ticket.id = job.id
     )
     DELETE FROM mq_ready AS ticket USING job
-    WHERE ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
+    WHERE ticket.epoch = ANY (ARRAY(SELECT epoch FROM mq_open_epochs))
+      AND ticket.channel = job.channel AND ticket.priority = job.priority AND ticket.position = job.position;
 END
 $$;
 COMMENT ON FUNCTION mq_remove_tickets IS 'Internal. Removes whatever tickets these jobs have.';

@@ -1,8 +1,10 @@
--- Internal. Looks at the claims whose deadline has passed: their jobs that still exist and are still
--- at the attempt of the claim are taken back, or, leased for longer, claimed on.
+-- Internal. Looks at claims whose deadline has passed: their jobs that still exist and are still at the
+-- attempt of the claim are taken back, or, leased for longer, claimed on. It stops after ten claims, or
+-- after the first with which it has looked at two hundred jobs, so that no poll has to do much of it.
+-- Arguments: since, nothing earlier is looked for.
 -- Locks:   the claims, then the jobs, without waiting: a job whose row somebody has locked is being
 --          completed, failed or kept alive right now, and stays held for another second.
-CREATE FUNCTION mq_take_back_expired(this_moment timestamptz, most_claims integer) RETURNS void
+CREATE FUNCTION mq_take_back_expired(since timestamptz, this_moment timestamptz) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -13,43 +15,59 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 DECLARE
-    held  record;
-    job   mq_msgs;
-    again timestamptz;
+    expired   mq_claims;
+    one       record;
+    job       mq_msgs;
+    again     timestamptz;
+    seen      integer := 0;
+    ids       uuid[];
+    positions bigint[];
+    attempts  integer[];
 BEGIN
-    FOR held IN
-        WITH expired AS (
-            DELETE FROM mq_claims WHERE ctid = ANY (ARRAY(
-                SELECT claim.ctid FROM mq_claims AS claim
-                WHERE claim.deadline <= this_moment
-                ORDER BY claim.deadline LIMIT most_claims FOR UPDATE SKIP LOCKED))
-            RETURNING leased_until, ids, positions, attempts, worker
-        )
-        SELECT one.id, one.position, one.attempt, expired.leased_until, expired.worker
-        FROM expired
-        CROSS JOIN LATERAL unnest(expired.ids, expired.positions, expired.attempts) AS one (id, position, attempt)
-        WHERE (SELECT attempts_ended FROM mq_msgs
-               WHERE mq_msgs.id = one.id AND mq_msgs.position = one.position) = one.attempt - 1
-    LOOP
-        SELECT * INTO job FROM mq_msgs WHERE id = held.id AND position = held.position FOR UPDATE SKIP LOCKED;
-        IF NOT FOUND THEN
-            again := this_moment + interval '1 second';
-        ELSIF job.attempts_ended <> held.attempt - 1 THEN
-            CONTINUE;
-        ELSIF greatest(job.leased_until, held.leased_until) > this_moment THEN
-            again := least(greatest(job.leased_until, held.leased_until), this_moment + interval '10 seconds');
-        ELSE
-            PERFORM mq_end_attempt(
-                job,
-                format('The lease of attempt %s, held by %s, was over at %s.', held.attempt,
-                       coalesce(nullif(held.worker, ''), 'an unnamed worker'),
-                       greatest(job.leased_until, held.leased_until)),
-                interval '0', true, false);
-            CONTINUE;
+    FOR number IN 1..10 LOOP
+        DELETE FROM mq_claims WHERE ctid = (
+            SELECT claim.ctid FROM mq_claims AS claim
+            WHERE claim.deadline >= since AND claim.deadline <= this_moment
+            ORDER BY claim.deadline LIMIT 1 FOR UPDATE SKIP LOCKED)
+        RETURNING * INTO expired;
+        EXIT WHEN NOT FOUND;
+        since := expired.deadline;
+        ids := '{}';
+        positions := '{}';
+        attempts := '{}';
+        again := this_moment + interval '10 seconds';
+        FOR one IN
+            SELECT held.id, held.position, held.attempt
+            FROM unnest(expired.ids, expired.positions, expired.attempts) AS held (id, position, attempt)
+            WHERE (SELECT attempts_ended FROM mq_msgs
+                   WHERE mq_msgs.id = held.id AND mq_msgs.position = held.position) = held.attempt - 1
+        LOOP
+            SELECT * INTO job FROM mq_msgs WHERE id = one.id AND position = one.position FOR UPDATE SKIP LOCKED;
+            IF NOT FOUND THEN
+                again := least(again, this_moment + interval '1 second');
+            ELSIF job.attempts_ended <> one.attempt - 1 THEN
+                CONTINUE;
+            ELSIF greatest(job.leased_until, expired.leased_until) > this_moment THEN
+                again := least(again, greatest(job.leased_until, expired.leased_until));
+            ELSE
+                PERFORM mq_end_attempt(
+                    job,
+                    format('The lease of attempt %s, held by %s, was over at %s.', one.attempt,
+                           coalesce(nullif(expired.worker, ''), 'an unnamed worker'),
+                           greatest(job.leased_until, expired.leased_until)),
+                    interval '0', true, false);
+                CONTINUE;
+            END IF;
+            ids := ids || one.id;
+            positions := positions || one.position;
+            attempts := attempts || one.attempt;
+        END LOOP;
+        IF cardinality(ids) > 0 THEN
+            INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+            VALUES (again, nextval('mq_claim_number'), expired.leased_until, ids, positions, attempts, expired.worker);
         END IF;
-        INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
-        VALUES (again, nextval('mq_claim_number'), held.leased_until,
-                ARRAY[held.id], ARRAY[held.position], ARRAY[held.attempt], held.worker);
+        seen := seen + cardinality(expired.ids);
+        EXIT WHEN seen >= 200;
     END LOOP;
 END
 $$;

@@ -5,9 +5,11 @@ CREATE TABLE mq_ready (
     priority smallint NOT NULL,
     position bigint NOT NULL,
     id       uuid NOT NULL,
-    PRIMARY KEY (channel, priority, position)
+    epoch    integer NOT NULL DEFAULT 1,
+    PRIMARY KEY (epoch, channel, priority, position)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE mq_ready IS 'Tickets of the jobs that can be claimed now. Its key, read as a ring of channels, is what polls walk.';
+COMMENT ON COLUMN mq_ready.epoch IS 'The epoch in which the ticket was issued (mq_epoch), or into which it was carried over.';
 COMMENT ON COLUMN mq_ready.channel IS 'The job''s channel.';
 COMMENT ON COLUMN mq_ready.priority IS 'The job''s priority.';
 COMMENT ON COLUMN mq_ready.position IS 'The job''s position.';

@@ -7,7 +7,8 @@ SELECT job.*, job.attempts_ended + 1 AS attempt
 FROM mq_msgs AS job
 WHERE job.died_at IS NULL
   AND (SELECT true FROM mq_ready AS ticket
-       WHERE ticket.channel = job.channel
+       WHERE ticket.epoch = ANY (ARRAY(SELECT epoch FROM mq_open_epochs))
+         AND ticket.channel = job.channel
          AND ticket.priority = job.priority
          AND ticket.position = job.position) IS NULL
   AND (coalesce(job.reserved_until, job.due_at) IS NULL

@@ -36,7 +36,8 @@ SELECT
     job.headers
 FROM mq_msgs AS job
 LEFT JOIN mq_ready AS ready
-    ON ready.channel = job.channel AND ready.priority = job.priority AND ready.position = job.position
+    ON ready.epoch = ANY (ARRAY(SELECT epoch FROM mq_open_epochs))
+    AND ready.channel = job.channel AND ready.priority = job.priority AND ready.position = job.position
 LEFT JOIN mq_blocked AS blocked
     ON blocked.channel = job.channel AND blocked.position = job.position
 LEFT JOIN mq_scheduled AS scheduled

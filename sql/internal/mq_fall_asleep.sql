@@ -1,0 +1,32 @@
+-- Internal. This session has found nothing to do and waits to be notified; senders see that by its locks.
+-- Returns: how soon it has to look again by itself, NULL if it need not. A sender that looked before the
+--          lock was there notifies nobody, and commits when it likes: as long as a transaction is open
+--          that was so then, the session looks again, at intervals that grow with the time it has slept.
+-- Locks:   an advisory lock, shared, of the session, for each channel name (0 stands for all of them),
+--          until mq_wake_up.
+CREATE FUNCTION mq_fall_asleep(channel_names text[]) RETURNS interval
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+DECLARE
+    this_time CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
+    keys      CONSTANT integer[] := CASE WHEN channel_names IS NULL THEN ARRAY[0]
+                                    ELSE ARRAY(SELECT DISTINCT hashtext(c) FROM unnest(channel_names) AS c ORDER BY 1) END;
+    -- Since when, in milliseconds; which transactions were there; for what.
+    asleep    text[] := string_to_array(current_setting('sqlxmq.asleep', true), ' ');
+BEGIN
+    IF asleep[3] IS DISTINCT FROM keys::text OR concat_ws(' ', asleep[1], asleep[2]) !~ '^[0-9]{1,18} [0-9]{1,18}$' THEN
+        PERFORM mq_wake_up();
+        PERFORM pg_advisory_lock_shared('mq_notified_until'::regclass::oid::integer, key) FROM unnest(keys) AS key;
+        PERFORM set_config('sqlxmq.asleep', concat_ws(' ', this_time, pg_snapshot_xmax(pg_current_snapshot()), keys), false);
+        RETURN interval '5 milliseconds';
+    END IF;
+    -- An older snapshot does not show who is there now.
+    IF pg_snapshot_xmin(pg_current_snapshot()) >= asleep[2]::xid8
+        AND current_setting('transaction_isolation') = 'read committed' THEN
+        RETURN NULL;
+    END IF;
+    RETURN least(greatest(this_time - asleep[1]::bigint, 10) / 2, 1000) * interval '1 millisecond';
+END
+$$;
+COMMENT ON FUNCTION mq_fall_asleep IS 'Internal. Lets senders notify this session; says how soon it has to look again all the same.';

@@ -1,0 +1,26 @@
+-- Internal. The epoch in which this transaction issues tickets: the current one when it first asks, and
+-- the same from then on, so that it holds no more than one epoch open, however long it takes.
+-- Locks:   the epoch, shared, until the transaction ends: no poll takes it for finished before that.
+CREATE FUNCTION mq_join_epoch() RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+DECLARE
+    joined CONSTANT text := current_setting('sqlxmq.epoch', true);
+    epoch  integer;
+BEGIN
+    -- Anybody can set it to anything: then ask anew.
+    IF joined ~ '^[0-9]{1,9}$' AND joined::integer <= pg_sequence_last_value('mq_epoch') THEN
+        RETURN joined;
+    END IF;
+    LOOP
+        epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1);
+        PERFORM pg_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch);
+        -- Before the lock was there, the epoch may have ended.
+        EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1);
+    END LOOP;
+    PERFORM set_config('sqlxmq.epoch', epoch::text, true);
+    RETURN epoch;
+END
+$$;
+COMMENT ON FUNCTION mq_join_epoch IS 'Internal. The epoch in which this transaction issues tickets, held open until it ends.';
