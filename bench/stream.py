@@ -125,9 +125,9 @@ def _send(plan: Plan) -> None:
             ahead = rate * plan.delay * plan.delayed_of_100 / 100 * (2 if shared.ready < plan.backlog / 2 else 1)
             sent = shared.sent.value
             jobs = chunk if plan.jobs is None else min(chunk, plan.jobs - sent)
-            if jobs == 0:
+            if jobs == 0 and not delayed:
                 return
-            if shared.ready + shared.waiting.value + jobs > plan.backlog + ahead:
+            if jobs == 0 or shared.ready + shared.waiting.value + jobs > plan.backlog + ahead:
                 time.sleep(0.001)
                 continue
             enqueue(session, sent, jobs, plan.channels, delay=interval, delayed_of_100=plan.delayed_of_100)
