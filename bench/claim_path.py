@@ -3,8 +3,8 @@
 Both queues are in databases of their own of one fresh cluster, are seeded by the same calls of mq_insert and
 driven by the same program: claim, then complete, each a transaction. Runs alternate; after each, as many jobs
 are sent as were done. What counts as done are the jobs that are gone: the crate's polls can hand one out twice,
-and deadlock with each other, after which they are repeated. Prints medians and ratios with the versions and settings that they belong to; it asserts
-nothing about them.
+and deadlock with each other, after which they are repeated. Prints medians and ratios with the versions and
+settings that they belong to; it asserts nothing about them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def measure(server: Cluster, backlog: Backlog, runs: int, seconds: float) -> lis
         rates = {label: statistics.median(drive.rate for drive in found) for label, found in drives.items()}
         for label, found in drives.items():
             polls = [poll for drive in found for poll in drive.polls]
-            result = {
+            result: dict[str, Any] = {
                 "jobs": backlog.jobs,
                 "channels": backlog.channels,
                 "sessions": sessions,

@@ -39,7 +39,8 @@ SELECT count(*) FROM mq_complete(CAST(:ids AS uuid[]), CAST(:attempts AS integer
 
 SENDER = """
 \\set channel random(0, {channels} - 1)
-SELECT mq_enqueue('no-op', '{{"padding": "{padding}"}}', channel_name => 'bench', channel_args => CAST(:channel AS text))
+SELECT mq_enqueue('no-op', '{{"padding": "{padding}"}}',
+                  channel_name => 'bench', channel_args => CAST(:channel AS text))
 """
 
 

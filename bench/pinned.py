@@ -99,9 +99,7 @@ def plot(directory: Path, name: str, title: str, free: Sequence[Window], held: S
         Line(label, [window.end - begin for window in windows], [percentile(window.polls, 50) for window in windows])
         for label, windows in (("free", free), ("with the holder", held))
     ]
-    draw(
-        directory / f"{name}.png", title, "s", "poll p50, ms", lines, mark=(free[-1].end - begin, "the holder begins")
-    )
+    draw(directory / f"{name}.png", title, "s", "poll p50, ms", lines, mark=(free[-1].end - begin, "the holder begins"))
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ class Plan:
     Attributes: dsn; backlog, near which the number of ready jobs is kept; channels, over which jobs go in
     turn; batch, of the polls; jobs, after which the stream ends (None: never); window_seconds or
     window_jobs, after which the poller reports; delay, an interval of so many seconds for delayed_of_100 of
-    100 jobs; lease, an interval (None: the job's backoff); left_every, failing_every: each so manieth job
+    100 jobs; lease, an interval (None: the job's backoff); left_every, failing_every: of so many jobs, one
     is not completed at its first attempt, but left until its lease is over, or reported as failed (0: none).
     """
 
@@ -227,7 +227,10 @@ def streaming(plan: Plan) -> Iterator[Stream]:
     """Starts a stream, in two processes; ends it on leaving."""
     context = multiprocessing.get_context("spawn")
     shared = Shared(
-        *(context.RawValue("q", 0) for _ in range(4)),
+        sent=context.RawValue("q", 0),
+        waiting=context.RawValue("q", 0),
+        completed=context.RawValue("q", 0),
+        left=context.RawValue("q", 0),
         held_at=context.RawValue("d", 0.0),
         is_over=context.Event(),
         windows=context.Queue(),
