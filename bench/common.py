@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -80,7 +81,16 @@ def write_json(file: Path | None, results: Mapping[str, Any]) -> None:
     """Writes the results into a file, if one was asked for."""
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(results, indent=2) + "\n")
+        file.write_text(json.dumps(_without_nan(results), indent=2, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def new_table(title: str, *columns: str) -> Table:
@@ -96,6 +106,11 @@ def percentile(values: Sequence[float], percent: int) -> float:
     if len(values) < 2:
         return values[0] if values else float("nan")
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def ratio(value: float, base: float) -> float:
+    """The value as a multiple of the base; NaN where that is 0."""
+    return value / base if base else float("nan")
 
 
 # Queues

@@ -20,6 +20,7 @@ from bench.common import (
     new_table,
     one,
     percentile,
+    ratio,
     started,
     write_json,
 )
@@ -41,11 +42,6 @@ def sizes(session: Connection) -> dict[str, int]:
         """
     ).fetchall()
     return {str(name): int(size) for name, size in rows}
-
-
-def compared(last: float, early: float) -> float | None:
-    """The last figure as a multiple of the early one; None where there was nothing."""
-    return last / early if early else None
 
 
 def plot(directory: Path, results: list[dict[str, Any]]) -> None:
@@ -115,21 +111,20 @@ def main() -> None:
     table = new_table(
         f"After {last['jobs']:,} jobs, against {early['jobs']:,} (KiB)", "table or index", "early", "late", "ratio"
     )
-    ratios: dict[str, float | None] = {}
+    ratios: dict[str, float] = {}
     for name in last["sizes"]:
-        ratios[name] = compared(last["sizes"][name], early["sizes"][name])
+        ratios[name] = ratio(last["sizes"][name], early["sizes"][name])
         if last["sizes"][name] > 16_384 or early["sizes"][name] > 16_384:
-            ratio = ratios[name]
             table.add_row(
                 name,
                 f"{early['sizes'][name] / 1024:,.0f}",
                 f"{last['sizes'][name] / 1024:,.0f}",
-                "" if ratio is None else f"{ratio:.2f}",
+                f"{ratios[name]:.2f}",
             )
     console.print(table)
     for name, label in (("total", "size"), ("p50", "poll p50"), ("p99", "poll p99"), ("rate", "rate")):
-        ratios[name] = compared(last[name], early[name])
-        console.print(f"{label}, late / early: {ratios[name] or float('nan'):.2f}")
+        ratios[name] = ratio(last[name], early[name])
+        console.print(f"{label}, late / early: {ratios[name]:.2f}")
     write_json(options.json, {**about, "long_use": {"windows": results, "late_of_early": ratios}})
     if options.plots:
         plot(options.plots, results)
