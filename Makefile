@@ -22,7 +22,7 @@ endif
 $(BUILT): extension/sqlxmq.control sql/manifest tools/build_extension.py $(shell find sql -name '*.sql')
 	python3 tools/build_extension.py
 
-.PHONY: all install installcheck checkver demo test test-long test-crate bench bench-quick bench-workers lint
+.PHONY: all install installcheck checkver demo test test-long test-crate bench bench-full bench-workers lint
 
 # The pgTAP suite, with pg_prove, against the server that PGHOST, PGPORT, PGUSER … name, in a database of
 # its own. The server needs the extensions pgtap and, by make install, sqlxmq.
@@ -52,11 +52,15 @@ lint:
 test-crate:
 	./tools/with_python all tests/crate/run.py
 
+# All benchmarks with tiny numbers: whether the programs work, in minutes.
 bench:
-	./tools/with_python demo bench/claim_path.py
+	./tools/with_python bench bench/all.py
 
-bench-quick:
-	./tools/with_python demo bench/claim_path.py --quick
+# All benchmarks at full size, for hours, on a machine that does nothing else: figures into RESULTS, plots into PLOTS.
+RESULTS ?= build/bench
+PLOTS   ?= docs/plots
+bench-full:
+	./tools/with_python bench bench/all.py --full --results $(RESULTS) --plots $(PLOTS)
 
 # One worker of this project beside one of each other Python queue; bench-workers ARGS=--quick takes a minute.
 bench-workers:
