@@ -16,11 +16,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from bench.peers import load
-from bench.peers.peer import Peer
+from bench.peers.peer import PythonPeer
 from bench.peers.progress import progress, tell
 
 
-async def work(peer: Peer, arguments: dict[str, Any]) -> None:
+async def work(peer: PythonPeer, arguments: dict[str, Any]) -> None:
     """Runs a worker until SIGTERM: then says how many jobs it has started, and ends at once."""
 
     def stop() -> None:
@@ -32,7 +32,7 @@ async def work(peer: Peer, arguments: dict[str, Any]) -> None:
     await peer.work(arguments["keys"])
 
 
-async def send(peer: Peer, arguments: dict[str, Any]) -> None:
+async def send(peer: PythonPeer, arguments: dict[str, Any]) -> None:
     """Sends jobs at an even pace, and says when each was committed."""
     times: dict[int, float] = {}
     async with peer.sender(arguments["keys"]) as send_one:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
@@ -11,7 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from bench.peers.peer import SQL_PAYLOAD, Connection, Peer, Send, Variant, one, payload
+from bench.peers.peer import SQL_PAYLOAD, Connection, PythonPeer, Send, SendMany, Variant, one, payload
 from bench.peers.progress import progress
 from sqlxmq import Batch, JobRegistry, job
 
@@ -39,7 +40,7 @@ async def noop_batch(batch: Batch[Payload]) -> None:
         progress.start(item.payload["number"])
 
 
-class SqlxmqPeer(Peer):
+class SqlxmqPeer(PythonPeer):
     """Jobs go by mq_insert and mq_enqueue; the registry holds the handler that the settings name."""
 
     packages = ("sqlxmq", "psycopg", "psycopg-pool")
@@ -98,6 +99,26 @@ class SqlxmqPeer(Peer):
                 )
 
             yield send
+
+    @asynccontextmanager
+    async def bulk_sender(self, keys: int) -> AsyncIterator[SendMany]:
+        """mq_enqueue_many, whose payloads are text."""
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as session:
+
+            async def send_many(numbers: Sequence[int]) -> None:
+                size = len(numbers)
+                await session.execute(
+                    "SELECT mq_enqueue_many(%s::text[], %s::text[], channel_names => %s::text[],"
+                    " channel_args => %s::text[])",
+                    (
+                        ["noop"] * size,
+                        [json.dumps(payload(number)) for number in numbers],
+                        ["bench"] * size,
+                        [str(number % keys) for number in numbers],
+                    ),
+                )
+
+            yield send_many
 
 
 PEER = SqlxmqPeer
