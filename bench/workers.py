@@ -88,7 +88,7 @@ class Child:
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON"))}
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -113,6 +113,12 @@ class Child:
                 raise WorkerFailed(f"the process has ended with exit code {self.process.wait()}")
             if found["event"] == event:
                 return found
+
+    def say(self, word: str) -> None:
+        """Writes a line to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
 
     def stop(self) -> int:
         """Ends a worker; returns how many jobs it has started."""
@@ -551,7 +557,7 @@ def main() -> None:
     sizes = QUICK if options.quick else FULL
     if options.runs:
         sizes = Sizes(**{**asdict(sizes), "runs": options.runs})
-    names = present(options.peers)
+    names = present([name for name in options.peers if any(meant_for(measure, [name]) for measure in MEASURES)])
     jobs, keys, many, scheduled = sizes.jobs, sizes.keys, sizes.many_keys, sizes.scheduled
     with cluster(settings=SETTINGS) as server:
         install_extension(server.bindir)

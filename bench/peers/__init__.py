@@ -13,6 +13,8 @@ from bench.peers.peer import Peer, Variant
 MODULES = {
     "sqlxmq": "sqlxmq_worker",
     "sqlxmq-batch": "sqlxmq_worker",
+    "sqlxmq-sdk": "sqlxmq_sdk",
+    "sqlxmq-sdk-asyncpg": "sqlxmq_sdk",
     "procrastinate": "procrastinate_worker",
     "pgqueuer": "pgqueuer_worker",
     "pgqueuer-batch": "pgqueuer_worker",

@@ -1,6 +1,6 @@
 """A process of the benchmark: one worker, or one sender, of one queue.
 
-python -m bench.peers.child work|send NAME ARGUMENTS, the arguments as JSON; what it has to say goes to
+python -m bench.peers.child work|send|flood|idle NAME ARGUMENTS, the arguments as JSON; what it has to say goes to
 the standard output, see progress.py.
 """
 
@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from bench.peers import load
@@ -44,6 +45,34 @@ async def send(peer: PythonPeer, arguments: dict[str, Any]) -> None:
     tell("sent", times=times)
 
 
+async def flood(peer: PythonPeer, arguments: dict[str, Any]) -> None:
+    """Sends as many jobs as it can from a line of its standard input on, for so many seconds."""
+    first, batch, sent = arguments["first"], arguments["batch"], 0
+    async with AsyncExitStack() as stack:
+        if batch == 1:
+            send_one = await stack.enter_async_context(peer.sender(arguments["keys"]))
+        else:
+            send_many = await stack.enter_async_context(peer.bulk_sender(arguments["keys"]))
+        tell("ready")
+        await asyncio.to_thread(sys.stdin.readline)
+        until = time.perf_counter() + arguments["seconds"]
+        while time.perf_counter() < until:
+            if batch == 1:
+                await send_one(first + sent)
+            else:
+                await send_many(range(first + sent, first + sent + batch))
+            sent += batch
+        tell("sent", count=sent)
+
+
+async def idle(peer: PythonPeer, arguments: dict[str, Any]) -> None:
+    """Runs this project's worker, which gets no jobs, until the process is ended."""
+    from bench.peers.sqlxmq_worker import SqlxmqPeer
+
+    assert isinstance(peer, SqlxmqPeer)
+    await peer.work_elsewhere()
+
+
 def run(coroutine: Coroutine[Any, Any, None], uses_uvloop: bool) -> None:
     """Runs the coroutine on the event loop that the settings ask for."""
     if uses_uvloop:
@@ -59,7 +88,9 @@ def main() -> None:
     role, name, given = sys.argv[1:]
     arguments = json.loads(given)
     peer = load(name, arguments["dsn"], arguments["settings"])
-    run({"work": work, "send": send}[role](peer, arguments), bool(peer.settings.get("uvloop")))
+    assert isinstance(peer, PythonPeer)
+    roles = {"work": work, "send": send, "flood": flood, "idle": idle}
+    run(roles[role](peer, arguments), bool(peer.settings.get("uvloop")))
 
 
 if __name__ == "__main__":

@@ -64,24 +64,22 @@ PEER = GraphileWorkerPeer
 VARIANTS = {
     "graphile-worker": Variant(
         {
-            "concurrent_jobs": 100,
+            "concurrent_jobs": 24,
             "pool": 10,
-            "local_queue": 500,
+            "local_queue": 2000,
             "batch_delay": 0,
             "poll_interval": 2000,
             "named_queues": False,
         },
         [
             {"concurrent_jobs": 10},
-            {"concurrent_jobs": 24},
-            {"concurrent_jobs": 500, "local_queue": 1000},
-            {"local_queue": 101},
+            {"concurrent_jobs": 100},
+            {"concurrent_jobs": 500},
+            {"local_queue": 500},
             {"local_queue": 1000},
-            {"local_queue": 2000},
+            {"local_queue": 5000},
             {"pool": 4},
-            {"pool": 102},
             {"batch_delay": 10},
-            {"batch_delay": 250},
         ],
     ),
     "graphile-worker-queues": Variant(

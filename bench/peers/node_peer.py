@@ -42,7 +42,7 @@ class NodePeer(Peer):
 
     def given(self, keys: int) -> dict[str, Any]:
         """What its programs are told in any role."""
-        parts = conninfo_to_dict(self.dsn)
+        parts = {name: str(value) for name, value in conninfo_to_dict(self.dsn).items()}
         connection = "postgresql:///{dbname}?host={host}&port={port}&user={user}".format(**parts)
         return {"connection": connection, "settings": self.settings, "keys": keys}
 

@@ -64,16 +64,14 @@ PEER = PgBossPeer
 
 VARIANTS = {
     "pg-boss": Variant(
-        {"batch_size": 1000, "local_concurrency": 1, "pool": 10, "partition": False},
+        {"batch_size": 2000, "local_concurrency": 1, "pool": 4, "partition": False},
         [
-            {"batch_size": 100},
             {"batch_size": 500},
-            {"batch_size": 2000},
+            {"batch_size": 1000},
             {"batch_size": 5000},
             {"local_concurrency": 2},
-            {"local_concurrency": 2, "pool": 20},
             {"pool": 2},
-            {"pool": 4},
+            {"pool": 10},
             {"partition": True},
         ],
     )

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from bench.peers.peer import SQL_PAYLOAD, Connection, PythonPeer, Send, SendMany, Variant, one, payload
-from bench.peers.progress import progress
+from bench.peers.progress import progress, tell
 from sqlxmq import Batch, JobRegistry, job
 
 # The ids of jobs that are due are below this one, those of jobs for next week are not.
@@ -87,6 +87,21 @@ class SqlxmqPeer(PythonPeer):
             async with runner:
                 await asyncio.Event().wait()
 
+    async def work_elsewhere(self) -> None:
+        """A runner that listens and has polled, on a channel name of which there are no jobs."""
+        async with JobRegistry([noop]).runner(self.dsn, channel_names=["elsewhere"]):
+            async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as session:
+                while True:
+                    cursor = await session.execute(
+                        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"
+                        " AND (query LIKE 'LISTEN%' OR query LIKE 'NOTIFY%')"
+                    )
+                    if await cursor.fetchone() is not None:
+                        break
+                    await asyncio.sleep(0.05)
+            tell("listening")
+            await asyncio.Event().wait()
+
     @asynccontextmanager
     async def sender(self, keys: int) -> AsyncIterator[Send]:
         """mq_enqueue in a transaction of its own."""
@@ -96,6 +111,7 @@ class SqlxmqPeer(PythonPeer):
                 await session.execute(
                     "SELECT mq_enqueue('noop', %s, channel_name => 'bench', channel_args => %s)",
                     (Jsonb(payload(number)), str(number % keys)),
+                    prepare=True,
                 )
 
             yield send
@@ -116,6 +132,7 @@ class SqlxmqPeer(PythonPeer):
                         ["bench"] * size,
                         [str(number % keys) for number in numbers],
                     ),
+                    prepare=True,
                 )
 
             yield send_many
