@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -59,6 +60,13 @@ class Call:
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
         self.traced: _tracing.Running | None = None
+
+    def is_stopping(self) -> bool:
+        """Whether all of its deliveries are to stop."""
+        for delivery in self.deliveries:
+            if delivery.stop_reason is None:
+                return False
+        return True
 
 
 def arguments_of_call(job: AnyJob, current: Any, registry: JobRegistry) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -192,7 +200,14 @@ class Executor:
             self._hurry()
         tracer = _tracing.tracer
         run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
-        call.task = self._loop.create_task(run)
+        call.task = self._start_task(run)
+
+    def _start_task(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # Who has set a factory of tasks gets its tasks. Elsewhere a function runs at once, as far as its first
+        # wait: one that waits for nothing needs no turn of the event loop.
+        if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:
+            return asyncio.Task(run, loop=self._loop, eager_start=True)
+        return self._loop.create_task(run)
 
     # Running
 
@@ -215,10 +230,15 @@ class Executor:
             timer = self._loop.call_later(call.job.time_limit.total_seconds(), self._time_is_over, call)
         ended: BaseException | None = None
         try:
-            if call.job.is_async and all(delivery.is_stopping for delivery in call.deliveries):
+            job = call.job
+            if job.is_async and call.is_stopping():
                 # It was told before there was a task to cancel.
                 raise asyncio.CancelledError
-            result = await self._called(call.job, current)
+            args, kwargs = arguments_of_call(job, current, self._registry)
+            if job.is_async:
+                result = await job.function(*args, **kwargs)
+            else:
+                result = await self._threads.run(partial(job.function, *args, **kwargs))
             if isinstance(result, Outcome):
                 ended = result
         except (KeyboardInterrupt, GeneratorExit):
@@ -236,12 +256,6 @@ class Executor:
         for delivery in call.deliveries:
             self._settle(call, delivery, ended)
         call.on_end(len(call.deliveries))
-
-    async def _called(self, job: AnyJob, current: Any) -> Any:
-        args, kwargs = arguments_of_call(job, current, self._registry)
-        if job.is_async:
-            return await job.function(*args, **kwargs)
-        return await self._threads.run(partial(job.function, *args, **kwargs))
 
     def _time_is_over(self, call: Call) -> None:
         # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
@@ -349,7 +363,7 @@ class Executor:
         for delivery in deliveries:
             delivery._stop(reason)
         # A batch goes on while any of its items is wanted.
-        if call.job.is_async and all(delivery.is_stopping for delivery in call.deliveries):
+        if call.job.is_async and call.is_stopping():
             task = call.task
             if task is not None:
                 self._loop.call_soon_threadsafe(task.cancel)
