@@ -42,8 +42,7 @@ class NodePeer(Peer):
 
     def given(self, keys: int) -> dict[str, Any]:
         """What its programs are told in any role."""
-        parts = {name: str(value) for name, value in conninfo_to_dict(self.dsn).items()}
-        connection = "postgresql:///{dbname}?host={host}&port={port}&user={user}".format(**parts)
+        connection = "postgresql:///{dbname}?host={host}&port={port}&user={user}".format(**conninfo_to_dict(self.dsn))
         return {"connection": connection, "settings": self.settings, "keys": keys}
 
     def command(self, role: str, keys: int, arguments: dict[str, Any]) -> list[str]:
@@ -85,6 +84,7 @@ def installed() -> str | None:
         text=True,
     )
     if done.returncode:
-        return f"npm ci has failed: {done.stdout.strip()[-300:]}"
+        said: Any = done.stdout
+        return f"npm ci has failed: {said.strip()[-300:]}"
     stamp.touch()
     return None

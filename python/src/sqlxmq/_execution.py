@@ -63,10 +63,7 @@ class Call:
 
     def is_stopping(self) -> bool:
         """Whether all of its deliveries are to stop."""
-        for delivery in self.deliveries:
-            if delivery.stop_reason is None:
-                return False
-        return True
+        return None not in [delivery.stop_reason for delivery in self.deliveries]
 
 
 def arguments_of_call(job: AnyJob, current: Any, registry: JobRegistry) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -188,11 +185,12 @@ class Executor:
     def _begin(self, job: AnyJob, deliveries: Sequence[Delivery], current: Any, on_end: Callable[[int], None]) -> None:
         # A job's own lease counts where it is the longer one.
         call = Call(job, deliveries, max(job.lease or self._lease, self._lease), on_end)
-        self.number_running += len(call.deliveries)
+        self.number_running += len(deliveries)
         self._calls.add(call)
-        for delivery in call.deliveries:
+        for delivery in deliveries:
             self._in_hand[delivery.id, delivery.attempt] = call
-            self._tell_observers("started", delivery)
+            if self._observers:
+                self._tell_observers("started", delivery)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
@@ -273,7 +271,8 @@ class Executor:
             self._registry.report(delivery.name, ending.error, delivery)
         self._report((delivery.id, delivery.attempt), ending.report)
         seconds = time.perf_counter() - call.started_at
-        self._tell_observers("ended", delivery, ending.outcome, seconds)
+        if self._observers:
+            self._tell_observers("ended", delivery, ending.outcome, seconds)
         # What the function has asked for is worth a word where nothing else tells of it.
         level = logging.INFO if ending.outcome in ("retried", "snoozed") else logging.DEBUG
         if logger.isEnabledFor(level):
