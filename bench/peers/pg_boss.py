@@ -62,6 +62,9 @@ class PgBossPeer(NodePeer):
 
 PEER = PgBossPeer
 
+# A worker of a queue fetches, runs and completes one batch after the other; "burstWhenBatchFull" has it not wait in
+# between while there is more. So the batch is what counts, up to some 1,000; ten queues overlap enough with
+# one worker each, and on fewer connections than queues as well. A table for each queue gains nothing here.
 VARIANTS = {
     "pg-boss": Variant(
         {"batch_size": 2000, "local_concurrency": 1, "pool": 4, "partition": False},

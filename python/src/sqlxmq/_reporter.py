@@ -143,11 +143,11 @@ class Reporter:
                 return
 
     async def _report_completed(self, batch: list[Key]) -> None:
-        self._warn_of_late_ones("was finished", batch, await self._link.fetch(COMPLETE, _columns(batch)))
+        self._warn_of_late_ones("was finished", batch, await self._link.fetch(COMPLETE, columns_of(batch)))
 
     async def _report_failed(self, batch: list[Failure]) -> None:
         columns = {
-            **_columns([one.key for one in batch]),
+            **columns_of([one.key for one in batch]),
             "errors": [one.error for one in batch],
             "retry_in": [one.retry_in for one in batch],
             "is_final": [one.is_final for one in batch],
@@ -155,7 +155,7 @@ class Reporter:
         self._warn_of_late_ones("failed", batch, await self._link.fetch(FAIL, columns))
 
     async def _report_released(self, batch: list[Release]) -> None:
-        columns = {**_columns([one.key for one in batch]), "due_in": batch[0].due_in}
+        columns = {**columns_of([one.key for one in batch]), "due_in": batch[0].due_in}
         self._warn_of_late_ones("was given back", batch, await self._link.fetch(RELEASE, columns))
 
     def _warn_of_late_ones(
@@ -174,7 +174,8 @@ def _key_of(one: Key | Failure | Release) -> Key:
     return one.key if isinstance(one, Failure | Release) else one
 
 
-def _columns(keys: Sequence[Key]) -> dict[str, Any]:
+def columns_of(keys: Sequence[Key]) -> dict[str, Any]:
+    """The ids and the attempts, as the statements take them."""
     # As text: one pass here, where what is in a list would be looked at one by one. PostgreSQL takes UUIDs without
     # dashes, too, which are quicker to write.
     return {
