@@ -52,6 +52,7 @@ SENDERS = (
     "pgqueuer-batch",
     "oban",
     "chancy",
+    "pgmq",
     "graphile-worker",
     "pg-boss",
 )

@@ -20,6 +20,7 @@ MODULES = {
     "pgqueuer-batch": "pgqueuer_worker",
     "oban": "oban_worker",
     "chancy": "chancy_worker",
+    "pgmq": "pgmq_worker",
     "graphile-worker": "graphile_worker",
     "graphile-worker-queues": "graphile_worker",
     "pg-boss": "pg_boss",

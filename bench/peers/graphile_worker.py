@@ -65,9 +65,10 @@ PEER = GraphileWorkerPeer
 # completions gathered. The queue's size is what counts, up to 2,000; how long completions are gathered does
 # not, nor does the pool. The runner's poll interval matters only where nobody tells of new jobs.
 #
-# Named queues as keys, which is its way to have work apart by customer or the like: the jobs of one run one
-# after the other. A fetch takes one job of each queue that is free, so the local queue is never full, and the
-# worker waits for the poll interval instead; without a local queue each job is fetched by itself.
+# Named queues as keys, which is its way to keep the work of customers or the like apart: the jobs of one run
+# one after the other. A fetch takes one job of each queue that is free, and the worker polls again only after
+# its interval unless the local queue was filled, so that it must not be large. Without one, each job is
+# fetched by itself, which is slower by far.
 VARIANTS = {
     "graphile-worker": Variant(
         {
@@ -94,14 +95,14 @@ VARIANTS = {
         {
             "concurrent_jobs": 100,
             "pool": 10,
-            "local_queue": 2000,
+            "local_queue": 500,
             "batch_delay": 0,
             "poll_interval": 100,
             "named_queues": True,
         },
         [
-            {"local_queue": 500},
-            {"local_queue": 5000},
+            {"local_queue": 1000},
+            {"local_queue": 2000},
             {"concurrent_jobs": 24},
             {"poll_interval": 10},
             {"poll_interval": 2000},
