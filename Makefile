@@ -62,6 +62,11 @@ PLOTS   ?= docs/plots
 bench-full:
 	./tools/with_python bench bench/all.py --full --results $(RESULTS) --plots $(PLOTS)
 
-# One worker of this project beside one of each other Python queue; bench-workers ARGS=--quick takes a minute.
+# One worker of this project beside one of each other queue; bench-workers ARGS=--quick takes a minute.
 bench-workers:
 	./tools/with_python bench bench/workers.py $(ARGS)
+
+# How fast all of them take jobs in; so does bench-senders ARGS=--quick, in less than one.
+.PHONY: bench-senders
+bench-senders:
+	./tools/with_python bench bench/senders.py $(ARGS)

@@ -1,4 +1,4 @@
-"""One worker process of this project beside one of each other Python queue, on the same fresh cluster.
+"""One worker process of this project beside one of each other queue for Python or Node, on the same fresh cluster.
 
 Measures how fast a backlog is drained (over few keys, over many, beside jobs for next week), how soon a
 job starts on an idle worker and, of this project's runner alone, its memory over a million jobs and its
@@ -23,10 +23,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.peers import MODULES, alternatives, load
+from bench.peers import MODULES, alternatives, load, variant
 from bench.peers.peer import Connection, Peer
 from tools.cluster import ROOT, Cluster, cluster, install_extension
 
@@ -83,13 +82,13 @@ class WorkerFailed(Exception):
 
 
 class Child:
-    """A process of bench.peers, and the events that it prints."""
+    """A process of one of the peers, and the events that it prints."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, *command: str) -> None:
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON"))}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -115,6 +114,12 @@ class Child:
             if found["event"] == event:
                 return found
 
+    def say(self, word: str) -> None:
+        """Writes a line to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
     def stop(self) -> int:
         """Ends a worker; returns how many jobs it has started."""
         self.process.terminate()
@@ -131,8 +136,7 @@ class Child:
 
 def worker(peer: Peer, keys: int, every: int, *, times: bool = False) -> Child:
     """A process with a worker, which says "started" after so many jobs."""
-    arguments = {"dsn": peer.dsn, "settings": peer.settings, "keys": keys, "every": every, "times": times}
-    return Child("bench.peers.child", "work", peer.name, json.dumps(arguments))
+    return Child(*peer.command("work", keys, {"every": every, "times": times}))
 
 
 class Bench:
@@ -341,12 +345,11 @@ def latencies(bench: Bench, peer: Peer) -> list[float]:
     """The times from commit to start in ms. Raises WorkerFailed if jobs are missing."""
     sizes = bench.sizes
     jobs = sizes.rate * (sizes.paced + 1)
-    arguments = {"dsn": peer.dsn, "settings": peer.settings, "keys": sizes.keys, "jobs": jobs, "rate": sizes.rate}
     with worker(peer, sizes.keys, jobs, times=True) as process:
         if process.wait_for("claiming", sizes.limit) is None:
             raise WorkerFailed(f"no claim within {sizes.limit} s")
         time.sleep(sizes.settle)
-        with Child("bench.peers.child", "send", peer.name, json.dumps(arguments)) as sender:
+        with Child(*peer.command("send", sizes.keys, {"jobs": jobs, "rate": sizes.rate})) as sender:
             sent = sender.wait_for("sent", jobs / sizes.rate + sizes.limit)
         started = process.wait_for("started", sizes.limit)
         if sent is None or started is None:
@@ -402,7 +405,7 @@ def against_sql(bench: Bench) -> list[dict[str, Any]]:
 
     def seconds(what: str, dsn: str = "") -> float:
         arguments = {"dsn": dsn, "jobs": sizes.jobs, "batch": batch}
-        with Child("bench.peers.sqlxmq_sql", what, json.dumps(arguments)) as process:
+        with Child(sys.executable, "-m", "bench.peers.sqlxmq_sql", what, json.dumps(arguments)) as process:
             done = process.wait_for("done", 10 * sizes.limit)
             if done is None or done["jobs"] != sizes.jobs:
                 raise WorkerFailed(f"{what}: {done}")
@@ -445,16 +448,17 @@ def tune(bench: Bench, names: Sequence[str]) -> list[dict[str, Any]]:
     sizes = bench.sizes
     results: list[dict[str, Any]] = []
     for name in names:
+        keys = sizes.keys if meant_for("drain", [name]) else sizes.many_keys
         tried = [
-            (settings, bench.seeded(name, sizes.keys, jobs=sizes.jobs, settings=settings), list[Drain]())
+            (settings, bench.seeded(name, keys, jobs=sizes.jobs, settings=settings), list[Drain]())
             for settings in alternatives(name)
         ]
         bench.settle()
         for _ in range(sizes.runs):
             for settings, database, runs in tried:
-                runs.append(drain(bench, name, database, sizes.keys, settings))
+                runs.append(drain(bench, name, database, keys, settings))
         bench.forget()
-        table = new_table(f"{name}: {sizes.jobs:,} jobs over {sizes.keys} keys", "settings", "jobs/s", "range")
+        table = new_table(f"{name}: {sizes.jobs:,} jobs over {keys:,} keys", "settings", "jobs/s", "range")
         for settings, _, runs in tried:
             mark = "*" if any(run.is_cut_off for run in runs) else ""
             rates = sorted(run.rate for run in runs)
@@ -495,7 +499,7 @@ def describe(bench: Bench, names: Sequence[str]) -> dict[str, Any]:
         row = session.execute("SELECT version()").fetchone()
         assert row is not None
     peers = [load(name, "") for name in names]
-    packages = {package: version(package) for peer in peers for package in peer.packages}
+    packages = {package: number for peer in peers for package, number in peer.versions().items()}
     console.print(f"{row[0]}\nPython {platform.python_version()}, {os.cpu_count()} processors, settings {SETTINGS}")
     console.print(", ".join(f"{package} {number}" for package, number in sorted(packages.items())))
     for peer in peers:
@@ -510,6 +514,21 @@ def describe(bench: Bench, names: Sequence[str]) -> dict[str, Any]:
         "settings": {peer.name: peer.settings for peer in peers},
         "sizes": asdict(bench.sizes),
     }
+
+
+def present(names: Sequence[str]) -> list[str]:
+    """Those that can be run here; says why the others cannot."""
+    reasons = {name: load(name, "").missing() for name in names}
+    for name, reason in reasons.items():
+        if reason is not None:
+            console.print(f"{name} is left out: {reason}")
+    return [name for name, reason in reasons.items() if reason is None]
+
+
+def meant_for(measure: str, names: Sequence[str]) -> list[str]:
+    """Those that this measure is made for."""
+    limits = {name: variant(name).measures for name in names}
+    return [name for name, measures in limits.items() if measures is None or measure in measures]
 
 
 def one_of(allowed: Sequence[str]) -> Any:
@@ -538,28 +557,28 @@ def main() -> None:
     sizes = QUICK if options.quick else FULL
     if options.runs:
         sizes = Sizes(**{**asdict(sizes), "runs": options.runs})
-    names: list[str] = options.peers
+    names = present([name for name in options.peers if any(meant_for(measure, [name]) for measure in MEASURES)])
     jobs, keys, many, scheduled = sizes.jobs, sizes.keys, sizes.many_keys, sizes.scheduled
     with cluster(settings=SETTINGS) as server:
         install_extension(server.bindir)
         bench = Bench(server, sizes)
         results: dict[str, Any] = describe(bench, names)
-        measures = {
-            "drain": lambda: drains(bench, names, f"Drain: {jobs:,} jobs over {keys} keys", keys),
-            "scheduled": lambda: drains(
+        measures: dict[str, Callable[[list[str]], list[dict[str, Any]]]] = {
+            "drain": lambda names: drains(bench, names, f"Drain: {jobs:,} jobs over {keys} keys", keys),
+            "scheduled": lambda names: drains(
                 bench, names, f"The same beside {scheduled:,} jobs for next week", keys, scheduled
             ),
-            "keys": lambda: drains(bench, names, f"Drain: {jobs:,} jobs over {many:,} keys", many),
-            "latency": lambda: latency(bench, names),
-            "memory": lambda: memory(bench),
-            "sql": lambda: against_sql(bench),
+            "keys": lambda names: drains(bench, names, f"Drain: {jobs:,} jobs over {many:,} keys", many),
+            "latency": lambda names: latency(bench, names),
+            "memory": lambda names: memory(bench),
+            "sql": lambda names: against_sql(bench),
         }
         if options.tune:
             results["tune"] = tune(bench, names)
         else:
             for measure in options.measures:
                 if OURS in names or measure not in ("memory", "sql"):
-                    results[measure] = measures[measure]()
+                    results[measure] = measures[measure](meant_for(measure, names))
         if options.json:
             options.json.write_text(json.dumps(results, indent=2))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 
@@ -17,7 +17,7 @@ from chancy.plugins.workflow import WorkflowPlugin
 from chancy.utils import chancy_uuid
 from psycopg.types.json import Jsonb
 
-from bench.peers.peer import Connection, Peer, Send, Variant, one, payload
+from bench.peers.peer import Connection, PythonPeer, Send, SendMany, Variant, one, payload
 from bench.peers.progress import note_first_call, progress
 
 # All that chancy enables unless told otherwise. The first three keep a queue in order: a worker that
@@ -37,7 +37,7 @@ async def noop(number: int, padding: str) -> None:
     progress.start(number)
 
 
-class ChancyPeer(Peer):
+class ChancyPeer(PythonPeer):
     """A queue for each key, each with its own executor."""
 
     packages = ("chancy", "psycopg", "psycopg-pool")
@@ -112,6 +112,18 @@ class ChancyPeer(Peer):
                 await app.push(Job.from_func(noop, queue=f"queue{number % keys}", kwargs=payload(number)))
 
             yield send
+
+    @asynccontextmanager
+    async def bulk_sender(self, keys: int) -> AsyncIterator[SendMany]:
+        """Chancy.push_many."""
+        async with self.app() as app:
+
+            async def send_many(numbers: Sequence[int]) -> None:
+                jobs = [Job.from_func(noop, queue=f"queue{n % keys}", kwargs=payload(n)) for n in numbers]
+                async for _ in app.push_many(jobs, batch_size=len(jobs)):
+                    pass
+
+            yield send_many
 
 
 PEER = ChancyPeer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from oban.schema import install
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
-from bench.peers.peer import SQL_PAYLOAD, Connection, Peer, Send, Variant, one, payload
+from bench.peers.peer import SQL_PAYLOAD, Connection, PythonPeer, Send, SendMany, Variant, one, payload
 from bench.peers.progress import note_first_call, progress
 
 
@@ -29,7 +29,7 @@ class Noop:
 worker()(Noop)
 
 
-class ObanPeer(Peer):
+class ObanPeer(PythonPeer):
     """A queue for each key, each with its own producer. Partitions of a queue are part of Oban Pro."""
 
     packages = ("oban", "psycopg", "psycopg-pool", "uvloop")
@@ -89,6 +89,17 @@ class ObanPeer(Peer):
                 await oban.enqueue(Noop.new(payload(number), queue=f"queue{number % keys}"))  # type: ignore[attr-defined]
 
             yield send
+
+    @asynccontextmanager
+    async def bulk_sender(self, keys: int) -> AsyncIterator[SendMany]:
+        """Oban.enqueue_many."""
+        async with self.pool() as pool, Oban(pool=pool) as oban:
+
+            async def send_many(numbers: Sequence[int]) -> None:
+                new = Noop.new  # type: ignore[attr-defined]
+                await oban.enqueue_many([new(payload(number), queue=f"queue{number % keys}") for number in numbers])
+
+            yield send_many
 
 
 PEER = ObanPeer

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import psycopg
 
 Connection = psycopg.Connection[Any]
 Send = Callable[[int], Awaitable[None]]
+SendMany = Callable[[Sequence[int]], Awaitable[None]]
 
 # Every job carries its number and padding: 50 bytes of JSON as Python writes it.
 PAYLOAD_BYTES = 50
@@ -33,11 +36,12 @@ class Variant:
     """A way to run a queue's worker.
 
     Attributes: settings, the best that were found; tried, changes to them that were no better: what
-    `bench/workers.py --tune` tries again.
+    `bench/workers.py --tune` tries again; measures, the only ones that it is made for (None: all).
     """
 
     settings: dict[str, object]
     tried: Sequence[dict[str, object]] = ()
+    measures: Sequence[str] | None = None
 
 
 class Peer(ABC):
@@ -54,6 +58,18 @@ class Peer(ABC):
         self.name = name
         self.dsn = dsn
         self.settings: dict[str, Any] = dict(settings)
+
+    def missing(self) -> str | None:
+        """Why it cannot be run here; None if it can."""
+        return None
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """The versions of its packages."""
+
+    @abstractmethod
+    def command(self, role: str, keys: int, arguments: dict[str, Any]) -> list[str]:
+        """The command line of a process that works, sends or floods, as child.py describes it."""
 
     @abstractmethod
     async def install(self, keys: int) -> None:
@@ -72,6 +88,19 @@ class Peer(ABC):
     def completed(self, session: Connection, seeded: int) -> int:
         """How many of so many due jobs the database shows as completed, with success."""
 
+
+class PythonPeer(Peer):
+    """A queue whose workers and senders are programs in Python."""
+
+    def versions(self) -> dict[str, str]:
+        """As they are installed beside this program."""
+        return {package: version(package) for package in self.packages}
+
+    def command(self, role: str, keys: int, arguments: dict[str, Any]) -> list[str]:
+        """This very Python."""
+        given = {"dsn": self.dsn, "settings": self.settings, "keys": keys, **arguments}
+        return [sys.executable, "-m", "bench.peers.child", role, self.name, json.dumps(given)]
+
     @abstractmethod
     async def work(self, keys: int) -> None:
         """Runs a worker until the process is ended. Calls progress.claiming at the worker's first claim or
@@ -80,6 +109,10 @@ class Peer(ABC):
     @abstractmethod
     def sender(self, keys: int) -> AbstractAsyncContextManager[Send]:
         """A function that sends one job by the queue's own call and returns once it is committed."""
+
+    @abstractmethod
+    def bulk_sender(self, keys: int) -> AbstractAsyncContextManager[SendMany]:
+        """A function that sends many jobs by the queue's own call for that, and returns once they are committed."""
 
 
 def one(session: Connection, query: str, *arguments: object) -> int:

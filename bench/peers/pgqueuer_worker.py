@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -12,7 +12,7 @@ from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 from pgqueuer.domain.settings import DBSettings, Durability
 from psycopg.conninfo import conninfo_to_dict
 
-from bench.peers.peer import PAYLOAD_BYTES, Connection, Peer, Send, Variant, one
+from bench.peers.peer import PAYLOAD_BYTES, Connection, PythonPeer, Send, SendMany, Variant, one
 from bench.peers.progress import note_first_call, progress
 
 
@@ -21,7 +21,7 @@ async def noop(job: Job) -> None:
     progress.start(int(job.payload))
 
 
-class PgQueuerPeer(Peer):
+class PgQueuerPeer(PythonPeer):
     """One worker process with as many queue managers as the settings say, each with its own connection."""
 
     packages = ("pgqueuer", "asyncpg", "uvloop")
@@ -86,6 +86,18 @@ class PgQueuerPeer(Peer):
             await queries.enqueue(f"entrypoint{number % keys}", str(number).rjust(PAYLOAD_BYTES).encode())
 
         yield send
+
+    @asynccontextmanager
+    async def bulk_sender(self, keys: int) -> AsyncIterator[SendMany]:
+        """Queries.enqueue, of lists."""
+        queries = Queries(AsyncpgDriver(await self.connect()))
+
+        async def send_many(numbers: Sequence[int]) -> None:
+            entrypoints = [f"entrypoint{number % keys}" for number in numbers]
+            payloads: list[bytes | None] = [str(number).rjust(PAYLOAD_BYTES).encode() for number in numbers]
+            await queries.enqueue(entrypoints, payloads, [0] * len(numbers))
+
+        yield send_many
 
 
 PEER = PgQueuerPeer

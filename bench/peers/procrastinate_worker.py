@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from procrastinate import App, PsycopgConnector
 from procrastinate.manager import JobManager
 
-from bench.peers.peer import SQL_PAYLOAD, Connection, Peer, Send, Variant, one, payload
+from bench.peers.peer import SQL_PAYLOAD, Connection, PythonPeer, Send, SendMany, Variant, one, payload
 from bench.peers.progress import note_first_call, progress
 
 NOTIFY_TRIGGER = "procrastinate_jobs_notify_queue_job_inserted_v1"
@@ -19,7 +19,7 @@ async def noop(number: int, padding: str) -> None:
     progress.start(number)
 
 
-class ProcrastinatePeer(Peer):
+class ProcrastinatePeer(PythonPeer):
     """A worker of every queue."""
 
     packages = ("procrastinate", "psycopg", "psycopg-pool")
@@ -85,6 +85,17 @@ class ProcrastinatePeer(Peer):
                 await app.configure_task("noop", queue=f"queue{number % keys}").defer_async(**payload(number))
 
             yield send
+
+    @asynccontextmanager
+    async def bulk_sender(self, keys: int) -> AsyncIterator[SendMany]:
+        """batch_defer_async, whose jobs are those of one queue: each call goes to the next."""
+        async with self.app().open_async() as app:
+
+            async def send_many(numbers: Sequence[int]) -> None:
+                queue = f"queue{numbers[0] // len(numbers) % keys}"
+                await app.configure_task("noop", queue=queue).batch_defer_async(*map(payload, numbers))
+
+            yield send_many
 
 
 PEER = ProcrastinatePeer

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
@@ -11,8 +12,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from bench.peers.peer import SQL_PAYLOAD, Connection, Peer, Send, Variant, one, payload
-from bench.peers.progress import progress
+from bench.peers.peer import SQL_PAYLOAD, Connection, PythonPeer, Send, SendMany, Variant, one, payload
+from bench.peers.progress import progress, tell
 from sqlxmq import Batch, JobRegistry, job
 
 # The ids of jobs that are due are below this one, those of jobs for next week are not.
@@ -39,7 +40,7 @@ async def noop_batch(batch: Batch[Payload]) -> None:
         progress.start(item.payload["number"])
 
 
-class SqlxmqPeer(Peer):
+class SqlxmqPeer(PythonPeer):
     """Jobs go by mq_insert and mq_enqueue; the registry holds the handler that the settings name."""
 
     packages = ("sqlxmq", "psycopg", "psycopg-pool")
@@ -86,6 +87,21 @@ class SqlxmqPeer(Peer):
             async with runner:
                 await asyncio.Event().wait()
 
+    async def work_elsewhere(self) -> None:
+        """A runner that listens and has polled, on a channel name of which there are no jobs."""
+        async with JobRegistry([noop]).runner(self.dsn, channel_names=["elsewhere"]):
+            async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as session:
+                while True:
+                    cursor = await session.execute(
+                        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"
+                        " AND (query LIKE 'LISTEN%' OR query LIKE 'NOTIFY%')"
+                    )
+                    if await cursor.fetchone() is not None:
+                        break
+                    await asyncio.sleep(0.05)
+            tell("listening")
+            await asyncio.Event().wait()
+
     @asynccontextmanager
     async def sender(self, keys: int) -> AsyncIterator[Send]:
         """mq_enqueue in a transaction of its own."""
@@ -95,9 +111,31 @@ class SqlxmqPeer(Peer):
                 await session.execute(
                     "SELECT mq_enqueue('noop', %s, channel_name => 'bench', channel_args => %s)",
                     (Jsonb(payload(number)), str(number % keys)),
+                    prepare=True,
                 )
 
             yield send
+
+    @asynccontextmanager
+    async def bulk_sender(self, keys: int) -> AsyncIterator[SendMany]:
+        """mq_enqueue_many, whose payloads are text."""
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as session:
+
+            async def send_many(numbers: Sequence[int]) -> None:
+                size = len(numbers)
+                await session.execute(
+                    "SELECT mq_enqueue_many(%s::text[], %s::text[], channel_names => %s::text[],"
+                    " channel_args => %s::text[])",
+                    (
+                        ["noop"] * size,
+                        [json.dumps(payload(number)) for number in numbers],
+                        ["bench"] * size,
+                        [str(number % keys) for number in numbers],
+                    ),
+                    prepare=True,
+                )
+
+            yield send_many
 
 
 PEER = SqlxmqPeer

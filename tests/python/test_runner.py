@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,17 @@ import psycopg
 import psycopg_pool
 import pytest
 
-from sqlxmq import BatchJob, CurrentJob, Job, JobRegistry, JobRunner, LeaseLost, UnknownJobError, job
+from sqlxmq import (
+    BatchJob,
+    CurrentJob,
+    Job,
+    JobRegistry,
+    JobRunner,
+    LeaseLost,
+    UnknownJobError,
+    job,
+    spawn_many,
+)
 from tests.python.conftest import Database, until
 
 Pool = psycopg_pool.AsyncConnectionPool[Any]
@@ -190,6 +201,30 @@ async def test_explicit_completion_and_check_points(pool: Pool, session: Session
         await steps.spawn(pool)
         await until(is_empty(session), "the job is complete")
     assert seen == [(0, None, 2), (7, b"\x00\xff", 3)]
+
+
+async def test_jobs_behind_one_that_blocks_the_event_loop_are_kept_alive(pool: Pool, session: Session) -> None:
+    lease = 0.5
+    are_held: list[bool] = []
+
+    def wait_for_longer_than_the_lease() -> bool:
+        begin = time.monotonic()
+        while time.monotonic() < begin + 15:
+            time.sleep(0.01)
+            held = rows(session, "SELECT count(*) FROM mq_running_jobs WHERE leased_until > clock_timestamp()")
+            if time.monotonic() > begin + 2 * lease and held == [(3,)]:
+                return True
+        return False
+
+    @job("blocks")
+    async def blocks() -> None:
+        if not are_held:
+            are_held.append(wait_for_longer_than_the_lease())
+
+    await spawn_many(pool, [blocks.prepare() for _ in range(3)])
+    async with runner_of(pool, blocks, lease=timedelta(seconds=lease)):
+        await until(is_empty(session), "all ran")
+    assert are_held == [True]
 
 
 async def test_keep_alive_holds_jobs_that_outlast_their_lease(pool: Pool, session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -15,6 +15,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 Database: TypeAlias = "str | psycopg_pool.AsyncConnectionPool[Any] | psycopg_pool.ConnectionPool[Any]"
+
+# Of a statement: by position or by name.
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 # How long to wait after a failure of the database, in seconds: doubling, with jitter, so that a
 # fleet of workers does not come back in step.
@@ -205,7 +208,7 @@ class Link:
         self._prepares = True
         self._giving_up: asyncio.Task[None] | None = None
 
-    async def fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def fetch(self, query: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         """Runs a statement and returns all of its rows. Raises psycopg.Error: an OperationalError, too, if
         it takes longer than LONGEST_STATEMENT."""
         async with self._turn:
@@ -216,7 +219,7 @@ class Link:
                 self._prepares = False
                 return await self._fetch(query, parameters)
 
-    async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def _fetch(self, query: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
             if not self._prepares:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -33,6 +34,7 @@ class Call:
     """A function that is running for one job, or for a batch of them."""
 
     __slots__ = (
+        "current",
         "deliveries",
         "has_ended",
         "is_over_time",
@@ -46,10 +48,17 @@ class Call:
     )
 
     def __init__(
-        self, job: AnyJob, deliveries: Sequence[Delivery], lease: timedelta, on_end: Callable[[int], None]
+        self,
+        job: AnyJob,
+        deliveries: Sequence[Delivery],
+        current: Any,
+        lease: timedelta,
+        on_end: Callable[[int], None],
     ) -> None:
         self.job = job
         self.deliveries = deliveries
+        # The CurrentJob or the Batch that the function may be called with.
+        self.current = current
         self.lease = lease
         self.on_end = on_end
         self.is_over_time = False
@@ -59,6 +68,10 @@ class Call:
         self.started_at = 0.0
         self.task: asyncio.Task[None] | None = None
         self.traced: _tracing.Running | None = None
+
+    def is_stopping(self) -> bool:
+        """Whether all of its deliveries are to stop."""
+        return None not in [delivery.stop_reason for delivery in self.deliveries]
 
 
 def arguments_of_call(job: AnyJob, current: Any, registry: JobRegistry) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -127,7 +140,7 @@ class Executor:
 
         Returns how many have been started.
         """
-        started = 0
+        calls: list[Call] = []
         batches: dict[BatchJob[Any, Any], list[Sequence[Any]]] = {}
         for row in rows:
             job = self._registry.find(row[1])
@@ -136,14 +149,16 @@ class Executor:
             elif isinstance(job, BatchJob):
                 batches.setdefault(job, []).append(row)
             else:
-                started += 1
-                self._start_single(job, row, on_end)
+                calls.append(self._single(job, row, on_end))
         for batch_job, batch_rows in batches.items():
             for first in range(0, len(batch_rows), batch_job.batch):
-                started += self._start_batch(batch_job, batch_rows[first : first + batch_job.batch], on_end)
-        return started
+                calls += self._batch(batch_job, batch_rows[first : first + batch_job.batch], on_end)
+        # All of them are in hand, and kept alive, before the first function can hold up the event loop.
+        for call in calls:
+            self._begin(call)
+        return sum(len(call.deliveries) for call in calls)
 
-    def _start_single(self, job: Any, row: Sequence[Any], on_end: Callable[[int], None]) -> None:
+    def _single(self, job: Any, row: Sequence[Any], on_end: Callable[[int], None]) -> Call:
         current: CurrentJob | SyncCurrentJob
         if job.is_async:
             current = CurrentJob(self._registry.context, *row[:9])
@@ -151,11 +166,11 @@ class Executor:
         else:
             current = SyncCurrentJob(self._registry.context, *row[:9])
             current._find_pool = self._sync_pool
-        self._begin(job, (current,), current, on_end)
+        return self._take(job, (current,), current, on_end)
 
-    def _start_batch(
+    def _batch(
         self, job: BatchJob[Any, Any], rows: Sequence[Sequence[Any]], on_end: Callable[[int], None]
-    ) -> int:
+    ) -> list[Call]:
         batch: Batch[Any] | SyncBatch[Any]
         if job.is_async:
             batch = Batch()
@@ -173,30 +188,40 @@ class Executor:
                 self._fail_before_start(item, error)
             else:
                 batch.append(item)
-        if batch:
-            self._begin(job, batch, batch, on_end)
-        return len(batch)
+        return [self._take(job, batch, batch, on_end)] if batch else []
 
-    def _begin(self, job: AnyJob, deliveries: Sequence[Delivery], current: Any, on_end: Callable[[int], None]) -> None:
+    def _take(self, job: AnyJob, deliveries: Sequence[Delivery], current: Any, on_end: Callable[[int], None]) -> Call:
         # A job's own lease counts where it is the longer one.
-        call = Call(job, deliveries, max(job.lease or self._lease, self._lease), on_end)
-        self.number_running += len(call.deliveries)
+        call = Call(job, deliveries, current, max(job.lease or self._lease, self._lease), on_end)
+        self.number_running += len(deliveries)
         self._calls.add(call)
-        for delivery in call.deliveries:
+        for delivery in deliveries:
             self._in_hand[delivery.id, delivery.attempt] = call
-            self._tell_observers("started", delivery)
-            if logger.isEnabledFor(logging.DEBUG):
-                logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         if call.lease > self._lease:
             call.is_urgent = True
             self._hurry()
+        return call
+
+    def _begin(self, call: Call) -> None:
+        for delivery in call.deliveries:
+            if self._observers:
+                self._tell_observers("started", delivery)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("job %s of %s starts", delivery.id, delivery.name, extra=delivery.log_fields())
         tracer = _tracing.tracer
-        run = self._run(call, current) if tracer is None else self._run_traced(tracer, call, current)
-        call.task = self._loop.create_task(run)
+        run = self._run(call) if tracer is None else self._run_traced(tracer, call)
+        call.task = self._start_task(run)
+
+    def _start_task(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # Who has set a factory of tasks gets its tasks. Elsewhere a function runs at once, as far as its first
+        # wait: one that waits for nothing needs no turn of the event loop.
+        if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:
+            return asyncio.Task(run, loop=self._loop, eager_start=True)
+        return self._loop.create_task(run)
 
     # Running
 
-    async def _run_traced(self, tracer: _tracing.Tracer, call: Call, current: Any) -> None:
+    async def _run_traced(self, tracer: _tracing.Tracer, call: Call) -> None:
         with ExitStack() as stack:
             try:
                 call.traced = stack.enter_context(
@@ -204,9 +229,9 @@ class Executor:
                 )
             except Exception:
                 logger.exception("a call is not traced: tracing failed")
-            await self._run(call, current)
+            await self._run(call)
 
-    async def _run(self, call: Call, current: Any) -> None:
+    async def _run(self, call: Call) -> None:
         # An eager task runs before whoever made it knows it.
         call.task = asyncio.current_task()
         call.started_at = time.perf_counter()
@@ -215,10 +240,15 @@ class Executor:
             timer = self._loop.call_later(call.job.time_limit.total_seconds(), self._time_is_over, call)
         ended: BaseException | None = None
         try:
-            if call.job.is_async and all(delivery.is_stopping for delivery in call.deliveries):
+            job = call.job
+            if job.is_async and call.is_stopping():
                 # It was told before there was a task to cancel.
                 raise asyncio.CancelledError
-            result = await self._called(call.job, current)
+            args, kwargs = arguments_of_call(job, call.current, self._registry)
+            if job.is_async:
+                result = await job.function(*args, **kwargs)
+            else:
+                result = await self._threads.run(partial(job.function, *args, **kwargs))
             if isinstance(result, Outcome):
                 ended = result
         except (KeyboardInterrupt, GeneratorExit):
@@ -237,12 +267,6 @@ class Executor:
             self._settle(call, delivery, ended)
         call.on_end(len(call.deliveries))
 
-    async def _called(self, job: AnyJob, current: Any) -> Any:
-        args, kwargs = arguments_of_call(job, current, self._registry)
-        if job.is_async:
-            return await job.function(*args, **kwargs)
-        return await self._threads.run(partial(job.function, *args, **kwargs))
-
     def _time_is_over(self, call: Call) -> None:
         # A function in a thread cannot be ended; it is told, and its lease is not prolonged any more.
         call.is_over_time = True
@@ -259,7 +283,8 @@ class Executor:
             self._registry.report(delivery.name, ending.error, delivery)
         self._report((delivery.id, delivery.attempt), ending.report)
         seconds = time.perf_counter() - call.started_at
-        self._tell_observers("ended", delivery, ending.outcome, seconds)
+        if self._observers:
+            self._tell_observers("ended", delivery, ending.outcome, seconds)
         # What the function has asked for is worth a word where nothing else tells of it.
         level = logging.INFO if ending.outcome in ("retried", "snoozed") else logging.DEBUG
         if logger.isEnabledFor(level):
@@ -349,7 +374,7 @@ class Executor:
         for delivery in deliveries:
             delivery._stop(reason)
         # A batch goes on while any of its items is wanted.
-        if call.job.is_async and all(delivery.is_stopping for delivery in call.deliveries):
+        if call.job.is_async and call.is_stopping():
             task = call.task
             if task is not None:
                 self._loop.call_soon_threadsafe(task.cancel)

@@ -169,7 +169,8 @@ class ArgumentsPayload:
         # With those from the context, so that positions mean what they mean to the function.
         self._signature = inspect.Signature(list(parameters))
         self._from_context = {parameter.name for parameter in from_context}
-        self._names = []
+        # The names of the arguments, and those of the fields that they are decoded into.
+        self._fields: dict[str, str] = {}
         fields: list[Any] = []
         for parameter in self._signature.parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
@@ -179,8 +180,9 @@ class ArgumentsPayload:
             kind = Any if parameter.annotation is parameter.empty else parameter.annotation
             check_annotation(f"job {job_name}: parameter {parameter.name}", kind)
             default = msgspec.NODEFAULT if parameter.default is parameter.empty else msgspec.UNSET
-            fields.append((f"argument_{len(fields)}", kind, msgspec.field(default=default, name=parameter.name)))
-            self._names.append(parameter.name)
+            field = f"argument_{len(fields)}"
+            fields.append((field, kind, msgspec.field(default=default, name=parameter.name)))
+            self._fields[parameter.name] = field
         self._kind = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._kind, dec_hook=_decode_other)
 
@@ -221,19 +223,22 @@ class ArgumentsPayload:
 
         Raises DecodingError if the payload does not fit.
         """
-        if not self._names:
+        if not self._fields:
             # A function without arguments takes whatever payload there is from its CurrentJob.
             return {}
         try:
             decoded = self._decoder.decode("{}" if text is None else text)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise DecodingError(f"the payload {text!s:.200} does not fit the arguments: {error}") from None
-        values = zip(self._names, (getattr(decoded, field) for field in decoded.__struct_fields__), strict=True)
-        return {name: value for name, value in values if value is not msgspec.UNSET}
+        return {
+            name: value
+            for name, field in self._fields.items()
+            if (value := getattr(decoded, field)) is not msgspec.UNSET
+        }
 
     def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, and the function's defaults for those that are missing."""
-        parameters = [self._signature.parameters[name] for name in self._names]
+        parameters = [self._signature.parameters[name] for name in self._fields]
         return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(arguments)
 
     def some(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,17 +24,18 @@ OUT_OF_REACH = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors
 
 # Each returns the ids of those that were reported too late: usually none.
 COMPLETE = """
-    SELECT late.id FROM unnest(%s::uuid[]) AS late (id)
-    WHERE late.id NOT IN (SELECT mq_complete(%s::uuid[], %s::integer[]))
+    SELECT late.id FROM unnest(%(ids)s::uuid[]) AS late (id)
+    WHERE late.id NOT IN (SELECT mq_complete(%(ids)s::uuid[], %(attempts)s::integer[]))
 """
 FAIL = """
-    SELECT late.id FROM unnest(%s::uuid[]) AS late (id)
+    SELECT late.id FROM unnest(%(ids)s::uuid[]) AS late (id)
     WHERE late.id NOT IN (
-        SELECT msg_id FROM mq_fail(%s::uuid[], %s::integer[], %s::text[], %s::interval[], %s::boolean[]))
+        SELECT msg_id FROM mq_fail(%(ids)s::uuid[], %(attempts)s::integer[], %(errors)s::text[],
+                                   %(retry_in)s::interval[], %(is_final)s::boolean[]))
 """
 RELEASE = """
-    SELECT late.id FROM unnest(%s::uuid[]) AS late (id)
-    WHERE late.id NOT IN (SELECT mq_release(%s::uuid[], %s::integer[], %s))
+    SELECT late.id FROM unnest(%(ids)s::uuid[]) AS late (id)
+    WHERE late.id NOT IN (SELECT mq_release(%(ids)s::uuid[], %(attempts)s::integer[], %(due_in)s))
 """
 
 
@@ -142,25 +143,20 @@ class Reporter:
                 return
 
     async def _report_completed(self, batch: list[Key]) -> None:
-        ids, attempts = _columns(batch)
-        self._warn_of_late_ones("was finished", batch, await self._link.fetch(COMPLETE, (ids, ids, attempts)))
+        self._warn_of_late_ones("was finished", batch, await self._link.fetch(COMPLETE, columns_of(batch)))
 
     async def _report_failed(self, batch: list[Failure]) -> None:
-        ids, attempts = _columns([one.key for one in batch])
-        late = await self._link.fetch(
-            FAIL,
-            (
-                ids, ids, attempts, [one.error for one in batch], [one.retry_in for one in batch],
-                [one.is_final for one in batch],
-            ),
-        )  # fmt: skip
-        self._warn_of_late_ones("failed", batch, late)
+        columns = {
+            **columns_of([one.key for one in batch]),
+            "errors": [one.error for one in batch],
+            "retry_in": [one.retry_in for one in batch],
+            "is_final": [one.is_final for one in batch],
+        }
+        self._warn_of_late_ones("failed", batch, await self._link.fetch(FAIL, columns))
 
     async def _report_released(self, batch: list[Release]) -> None:
-        ids, attempts = _columns([one.key for one in batch])
-        self._warn_of_late_ones(
-            "was given back", batch, await self._link.fetch(RELEASE, (ids, ids, attempts, batch[0].due_in))
-        )
+        columns = {**columns_of([one.key for one in batch]), "due_in": batch[0].due_in}
+        self._warn_of_late_ones("was given back", batch, await self._link.fetch(RELEASE, columns))
 
     def _warn_of_late_ones(
         self, what: str, batch: Sequence[Key | Failure | Release], late: list[tuple[Any, ...]]
@@ -178,6 +174,11 @@ def _key_of(one: Key | Failure | Release) -> Key:
     return one.key if isinstance(one, Failure | Release) else one
 
 
-def _columns(keys: Sequence[Key]) -> tuple[str, list[int]]:
-    # As text: one pass here, where a list of UUIDs would be looked at one by one.
-    return "{" + ",".join([str(id) for id, _ in keys]) + "}", [attempt for _, attempt in keys]
+def columns_of(keys: Sequence[Key]) -> dict[str, Any]:
+    """The ids and the attempts, as the statements take them."""
+    # As text: one pass here, where what is in a list would be looked at one by one. PostgreSQL takes UUIDs without
+    # dashes, too, which are quicker to write.
+    return {
+        "ids": "{" + ",".join([id.hex for id, _ in keys]) + "}",
+        "attempts": "{" + ",".join([str(attempt) for _, attempt in keys]) + "}",
+    }

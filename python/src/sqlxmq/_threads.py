@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ class Threads:
     """
 
     def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], Callable[[], None]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
         self._threads = 0
@@ -36,7 +37,7 @@ class Threads:
             if not future.done():
                 set_it(value)
 
-        def call() -> None:
+        def call() -> Callable[[], None]:
             try:
                 result = context.run(function)
             except BaseException as error:
@@ -48,9 +49,12 @@ class Threads:
                 outcome: tuple[Callable[[Any], None], Any] = (future.set_exception, error)
             else:
                 outcome = (future.set_result, result)
+            return partial(tell, *outcome)
+
+        def tell(set_it: Callable[[Any], None], value: Any) -> None:
             # The loop can be closed, and nobody wait any more.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(finish, *outcome)
+                loop.call_soon_threadsafe(finish, set_it, value)
 
         with self._lock:
             if self._idle > 0:
@@ -68,7 +72,9 @@ class Threads:
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            call()
-            del call  # What it holds is not to stay until the next one.
+            tell = call()
+            # Before anybody hears that the call has ended: the next one is to find this thread.
             with self._lock:
                 self._idle += 1
+            tell()
+            del call, tell  # What they hold is not to stay until the next one.

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from sqlxmq._calls_in_tests import called, current_job, empty_batch, traced
+from sqlxmq._connections import Parameters
 from sqlxmq._delivery import BatchItem, Delivery
 from sqlxmq._driver_connection import (
     TestConnection,
@@ -28,7 +29,7 @@ from sqlxmq._group import POLL, ChannelGroup
 from sqlxmq._job import AnyJob, BatchJob
 from sqlxmq._outcomes import Outcome
 from sqlxmq._registry import JobRegistry
-from sqlxmq._reporter import COMPLETE, FAIL, RELEASE, Failure
+from sqlxmq._reporter import COMPLETE, FAIL, RELEASE, Failure, columns_of
 from sqlxmq._senders import execute
 from sqlxmq._spawned import RanJob, SpawnedJob, check_not_spawned, check_spawned, in_queue
 
@@ -104,8 +105,8 @@ class _Worker:
     def release(self, rows: Sequence[Row]) -> None:
         """Gives back claimed jobs."""
         if rows:
-            ids = [row[0] for row in rows]
-            self._fetch(RELEASE, (ids, ids, [row[4] for row in rows], timedelta(0)))
+            keys = [(row[0], row[4]) for row in rows]
+            self._fetch(RELEASE, {**columns_of(keys), "due_in": timedelta(0)})
 
     def run(self, rows: Sequence[Row]) -> list[RanJob]:
         """Runs claimed jobs one after the other, those of a batch together. If one raises, the ones that
@@ -223,16 +224,16 @@ class _Worker:
         outcome = ending.outcome
         report = ending.report
         if report is not None:
-            ids, attempts = [delivery.id], [delivery.attempt]
+            columns = columns_of([(delivery.id, delivery.attempt)])
             # In a savepoint: what the database refuses is to be seen by a test that can go on.
             with self._connection.transaction():
                 if report == "complete":
-                    late = self._fetch(COMPLETE, (ids, ids, attempts))
+                    late = self._fetch(COMPLETE, columns)
                 elif isinstance(report, Failure):
-                    how = ([report.error], [report.retry_in], [report.is_final])
-                    late = self._fetch(FAIL, (ids, ids, attempts, *how))
+                    how = {"errors": [report.error], "retry_in": [report.retry_in], "is_final": [report.is_final]}
+                    late = self._fetch(FAIL, {**columns, **how})
                 else:
-                    late = self._fetch(RELEASE, (ids, ids, attempts, report.due_in))
+                    late = self._fetch(RELEASE, {**columns, "due_in": report.due_in})
             if late:
                 logger.warning(
                     "job %s was %s too late: its lease was lost", delivery.id, outcome, extra=delivery.log_fields()
@@ -240,7 +241,7 @@ class _Worker:
                 outcome = "lost"
         return RanJob(delivery.id, delivery.name, delivery.attempt, outcome, ending.error, result)
 
-    def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _fetch(self, query: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         with psycopg.Cursor(self._connection, row_factory=tuple_row) as cursor:
             cursor.execute(query.encode(), parameters)
             return cursor.fetchall()
