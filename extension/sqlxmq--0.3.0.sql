@@ -542,16 +542,18 @@ DECLARE
     tickets       integer;
     is_closed     boolean;
 BEGIN
-    -- What this transaction has done itself it would take for done, and may yet roll back; an older
-    -- snapshot would show it less than there is.
-    IF pg_current_xact_id_if_assigned() IS NOT NULL OR current_setting('transaction_isolation') <> 'read committed' THEN
+    -- What this transaction has done itself it would take for done, and may yet roll back; its own hold on
+    -- an epoch it would not notice; an older snapshot would show it less than there is.
+    IF pg_current_xact_id_if_assigned() IS NOT NULL
+        OR current_setting('sqlxmq.epoch', true) <> ''
+        OR current_setting('transaction_isolation') <> 'read committed' THEN
         RETURN;
     END IF;
     WHILE first_epoch < current_epoch LOOP
         IF NOT EXISTS (SELECT FROM mq_late_epochs WHERE epoch = first_epoch) THEN
             -- First nobody holds it, then nothing is there: in this order, since a sender's tickets are to
             -- be seen before its lock is gone.
-            EXIT WHEN NOT (pg_try_advisory_lock(class, first_epoch) AND pg_advisory_unlock(class, first_epoch));
+            EXIT WHEN mq_somebody_holds(class, first_epoch);
             EXIT WHEN EXISTS (SELECT FROM mq_ready WHERE epoch = first_epoch);
         END IF;
         first_epoch := first_epoch + 1;
@@ -575,11 +577,14 @@ BEGIN
         END IF;
     END IF;
     FOR late IN SELECT epoch FROM mq_late_epochs WHERE epoch < first_epoch ORDER BY epoch LOOP
-        is_closed := pg_try_advisory_lock(class, late) AND pg_advisory_unlock(class, late);
-        PERFORM mq_carry_over(late, few);
+        is_closed := NOT mq_somebody_holds(class, late);
+        -- While it is held on to, others that held it, too, may have brought something: a look now and then.
+        IF is_closed OR random() < 0.05 THEN
+            PERFORM mq_carry_over(late, few);
+        END IF;
         IF is_closed THEN
             DELETE FROM mq_late_epochs
-            WHERE epoch = late AND (SELECT true FROM mq_ready WHERE mq_ready.epoch = late LIMIT 1) IS NULL;
+            WHERE epoch = late AND NOT EXISTS (SELECT FROM mq_ready WHERE mq_ready.epoch = late);
         END IF;
     END LOOP;
 END
@@ -652,9 +657,10 @@ COMMENT ON FUNCTION mq_wake_up IS 'Internal. Lets senders no longer notify this 
 
 -- sql/internal/mq_fall_asleep.sql
 -- Internal. This session has found nothing to do and waits to be notified; senders see that by its locks.
--- Returns: how soon it has to look again by itself, NULL if it need not. A sender that looked before the
---          lock was there notifies nobody, and commits when it likes: as long as a transaction is open
---          that was so then, the session looks again, at intervals that grow with the time it has slept.
+-- Returns: how soon it has to look again by itself. A sender that looked before the lock was there notifies
+--          nobody, and commits when it likes: as long as a transaction is open that was so then, the
+--          session looks again, at intervals that grow with the time it has slept. After that, every five
+--          seconds: should it have been cut off without a sign, it holds no lock any more.
 -- Locks:   an advisory lock, shared, of the session, for each channel name (0 stands for all of them),
 --          until mq_wake_up.
 CREATE FUNCTION mq_fall_asleep(channel_names text[]) RETURNS interval
@@ -677,7 +683,7 @@ BEGIN
     -- An older snapshot does not show who is there now.
     IF pg_snapshot_xmin(pg_current_snapshot()) >= asleep[2]::xid8
         AND current_setting('transaction_isolation') = 'read committed' THEN
-        RETURN NULL;
+        RETURN interval '5 seconds';
     END IF;
     RETURN least(greatest(this_time - asleep[1]::bigint, 10) / 2, 1000) * interval '1 millisecond';
 END

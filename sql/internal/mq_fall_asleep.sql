@@ -1,7 +1,8 @@
 -- Internal. This session has found nothing to do and waits to be notified; senders see that by its locks.
--- Returns: how soon it has to look again by itself, NULL if it need not. A sender that looked before the
---          lock was there notifies nobody, and commits when it likes: as long as a transaction is open
---          that was so then, the session looks again, at intervals that grow with the time it has slept.
+-- Returns: how soon it has to look again by itself. A sender that looked before the lock was there notifies
+--          nobody, and commits when it likes: as long as a transaction is open that was so then, the
+--          session looks again, at intervals that grow with the time it has slept. After that, every five
+--          seconds: should it have been cut off without a sign, it holds no lock any more.
 -- Locks:   an advisory lock, shared, of the session, for each channel name (0 stands for all of them),
 --          until mq_wake_up.
 CREATE FUNCTION mq_fall_asleep(channel_names text[]) RETURNS interval
@@ -24,7 +25,7 @@ BEGIN
     -- An older snapshot does not show who is there now.
     IF pg_snapshot_xmin(pg_current_snapshot()) >= asleep[2]::xid8
         AND current_setting('transaction_isolation') = 'read committed' THEN
-        RETURN NULL;
+        RETURN interval '5 seconds';
     END IF;
     RETURN least(greatest(this_time - asleep[1]::bigint, 10) / 2, 1000) * interval '1 millisecond';
 END

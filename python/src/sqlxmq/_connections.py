@@ -208,6 +208,12 @@ class Link:
         self._prepares = True
         self._giving_up: asyncio.Task[None] | None = None
 
+    @property
+    def is_one_session(self) -> bool:
+        """Whether the next statement runs in the session of the last one: no transaction pooler is between."""
+        connection = self._connection
+        return self._prepares and (connection is None or connection.prepare_threshold is not None)
+
     async def fetch(self, query: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         """Runs a statement and returns all of its rows. Raises psycopg.Error: an OperationalError, too, if
         it takes longer than LONGEST_STATEMENT."""

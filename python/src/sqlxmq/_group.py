@@ -17,7 +17,7 @@ logger = logging.getLogger("sqlxmq")
 POLL = """
     SELECT id, name, payload_json, payload_bytes, attempt, attempts_allowed, channel_name, channel_args, headers,
            CASE WHEN id IS NULL THEN extract(epoch FROM wait_time)::float8 END
-    FROM mq_poll(%s, %s, %s, %s)
+    FROM mq_poll(%s, %s, %s, %s, %s)
 """
 
 # Without any announcement, poll at least so often, in seconds: as the crate's runner does.
@@ -134,7 +134,9 @@ class GroupLoop:
     async def _poll(self) -> float | None:
         """Claims jobs and starts them; returns how many seconds to wait for more (None: until woken)."""
         wanted = self.group.max_concurrency - self._running
-        rows = await self._link.fetch(POLL, (self._channel_names, wanted, self._lease, self._worker))
+        rows = await self._link.fetch(
+            POLL, (self._channel_names, wanted, self._lease, self._worker, self._when_to_notify())
+        )
         if rows[0][0] is None:
             wait: float | None = rows[0][-1]
             return wait
@@ -142,6 +144,11 @@ class GroupLoop:
         # Only now: eager tasks have ended meanwhile, and have been subtracted.
         self._running += started
         return 0
+
+    def _when_to_notify(self) -> str:
+        if self._listener is None:
+            return "never"
+        return "asleep" if self._link.is_one_session else "always"
 
     def _on_end(self, jobs: int) -> None:
         self._running -= jobs

@@ -34,7 +34,7 @@ logger = logging.getLogger("sqlxmq")
 LAST_WORDS = 5.0
 
 # The oldest version of the queue's SQL that has all that is called here.
-OLDEST_QUEUE = (0, 2, 0)
+OLDEST_QUEUE = (0, 3, 0)
 LAST_REPORTS = 10.0
 
 
