@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.python.conftest import ROOT, Database, create_database
+from tests.python.conftest import ROOT, Database, create_database, until
 from tests.python.test_backup import FILL, TABLES, run
 from tools.build_extension import version
 from tools.cluster import Cluster
@@ -123,6 +125,22 @@ def script(name: str) -> str:
     return "\n".join(kept).replace("@extschema@", "public")
 
 
+def install(session: psycopg.Connection[Any], wanted: str, way: str) -> None:
+    if way == "extension":
+        session.execute(f"CREATE EXTENSION sqlxmq VERSION '{wanted}'".encode())
+    else:
+        session.execute(script(f"sqlxmq--{wanted}.sql").encode())
+
+
+def update_from(session: psycopg.Connection[Any], older: str, way: str) -> None:
+    if way == "extension":
+        session.execute("ALTER EXTENSION sqlxmq UPDATE")
+    else:
+        for name in path_of_updates(older):
+            with session.transaction():
+                session.execute(script(name).encode())
+
+
 @pytest.fixture
 def roles(server: Cluster) -> Iterator[None]:
     """A role of each kind, for all databases of the test."""
@@ -186,16 +204,12 @@ def test_an_updated_queue_is_a_fresh_one_with_its_jobs(
     server: Cluster, empty_database: Database, roles: None, older: str, way: str
 ) -> None:
     fresh = create_database(server, "template1")
-    updates = path_of_updates(older)
     with empty_database.connect() as session, fresh.connect() as other:
         # Somebody's own default privileges stay as they are, and change nothing.
         for each in (session, other):
             each.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
             each.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO update_observer WITH GRANT OPTION")
-            if way == "extension":
-                each.execute(f"CREATE EXTENSION sqlxmq VERSION '{older if each is session else version()}'".encode())
-            else:
-                each.execute(script(f"sqlxmq--{older if each is session else version()}.sql").encode())
+            install(each, older if each is session else version(), way)
             grant(each)
             # What was granted by hand counts, too.
             each.execute("GRANT EXECUTE ON FUNCTION mq_poll TO update_observer WITH GRANT OPTION")
@@ -203,18 +217,63 @@ def test_an_updated_queue_is_a_fresh_one_with_its_jobs(
         session.execute("SELECT mq_enqueue('last', ordered => true, channel_name => 'last')")
         session.execute("SELECT mq_complete(id, attempt) FROM mq_poll('{last}')")
         before = jobs(session)
-        if way == "extension":
-            session.execute("ALTER EXTENSION sqlxmq UPDATE")
-        else:
-            for update in updates:
-                with session.transaction():
-                    session.execute(script(update).encode())
+        update_from(session, older, way)
         assert catalog(session) == catalog(other)
         after = jobs(session)
         for table, rows in before.items():
             assert rows, f"mq_{table} is empty: the update of its rows is not tested"
             assert in_order(after[table], list(rows[0])) == in_order(rows, list(rows[0])), table
         go_on(session)
+
+
+@pytest.mark.parametrize("older", OLDER)
+@pytest.mark.parametrize("way", ["extension", "plain SQL"])
+def test_who_sleeps_at_an_update_is_notified_after_it(empty_database: Database, older: str, way: str) -> None:
+    with empty_database.connect() as session, empty_database.connect() as sleeper:
+        install(session, older, way)
+        sleeper.execute("LISTEN mq")
+        assert sleeper.execute("SELECT id FROM mq_poll(NULL)").fetchone() == (None,)
+        session.execute("SELECT mq_enqueue('before')")
+        assert [found.channel for found in sleeper.notifies(timeout=60, stop_after=1)] == ["mq"]
+        update_from(session, older, way)
+        row = session.execute("SELECT to_timestamp(last_value) - now() FROM mq_notified_until").fetchone()
+        assert row is not None
+        assert timedelta(hours=23) < row[0] < timedelta(hours=25)
+        # Before anybody polls, which would have it notified by itself.
+        session.execute("SELECT mq_enqueue('after')")
+        assert [found.channel for found in sleeper.notifies(timeout=60, stop_after=1)] == ["mq"]
+        assert sleeper.execute("SELECT name FROM mq_poll(NULL, 10)").fetchall() == [("before",), ("after",)]
+
+
+@pytest.mark.parametrize("older", OLDER)
+async def test_an_update_and_a_worker_do_not_wait_for_each_other(empty_database: Database, older: str) -> None:
+    async def connect() -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(empty_database.dsn, autocommit=True)
+
+    async with await connect() as session, await connect() as worker, await connect() as updater:
+        await session.execute(f"CREATE EXTENSION sqlxmq VERSION '{older}'".encode())
+        await session.execute("SELECT mq_enqueue('one')")
+        await worker.execute("CREATE TEMPORARY TABLE claimed AS SELECT id, attempt FROM mq_poll(NULL, 1, '1 hour')")
+
+        def waits(connection: psycopg.AsyncConnection[Any]) -> Callable[[], Awaitable[bool]]:
+            async def is_waiting() -> bool:
+                found = await session.execute(
+                    "SELECT FROM pg_locks WHERE pid = %s AND NOT granted", (connection.info.backend_pid,)
+                )
+                return found.rowcount > 0
+
+            return is_waiting
+
+        # The worker gets half of the locks it needs, the update comes, and the worker goes on.
+        async with session.transaction():
+            await session.execute("LOCK TABLE mq_msgs IN ACCESS EXCLUSIVE MODE")
+            completion = asyncio.create_task(worker.execute("SELECT mq_complete(id, attempt) FROM claimed"))
+            await until(waits(worker), "the worker waits")
+            update = asyncio.create_task(updater.execute("ALTER EXTENSION sqlxmq UPDATE"))
+            await until(waits(updater), "the update waits")
+        await asyncio.gather(completion, update)
+        row = await (await session.execute("SELECT mq_version(), count(*) FROM mq_msgs")).fetchone()
+        assert row == (version(), 0)
 
 
 @pytest.mark.parametrize("older", OLDER)
