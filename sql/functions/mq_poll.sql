@@ -47,11 +47,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
     this_moment     CONSTANT timestamptz := clock_timestamp();
-    this_time       CONSTANT bigint := extract(epoch FROM this_moment) * 1000000;
+    this_time       CONSTANT bigint := (extract(epoch FROM this_moment) * 1000000)::bigint;
     first_key       CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
     last_key        CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
-    current_epoch   CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1);
-    first_epoch     integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1);
+    current_epoch   CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+    first_epoch     integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
     scheduled_mark  CONSTANT bigint := coalesce(pg_sequence_last_value('mq_scheduled_mark'), 0);
     claims_mark     CONSTANT bigint := coalesce(pg_sequence_last_value('mq_claims_mark'), 0);
     epochs          integer[];
@@ -114,7 +114,7 @@ BEGIN
     IF (first_epoch < current_epoch OR any_late)
         AND this_time >= coalesce(pg_sequence_last_value('mq_tend_again_at'), 0) THEN
         PERFORM mq_tend_epochs();
-        first_epoch := coalesce(pg_sequence_last_value('mq_first_epoch'), 1);
+        first_epoch := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
     END IF;
     IF stepped_over > 100 OR NOT trusts_marks THEN
         PERFORM mq_set_marks(this_moment, next_due, next_deadline, stepped_over > 100, NOT trusts_marks);
@@ -133,7 +133,7 @@ BEGIN
     IF first_epoch = current_epoch THEN
         epochs := ARRAY[current_epoch];
     ELSE
-        this_epoch := first_epoch + CASE WHEN random() < 0.5 THEN 0 ELSE floor(random() * (current_epoch - first_epoch + 1)) END;
+        this_epoch := first_epoch + CASE WHEN random() < 0.5 THEN 0 ELSE floor(random() * (current_epoch - first_epoch + 1))::integer END;
         epochs := ARRAY(SELECT one FROM generate_series(first_epoch, current_epoch) AS one ORDER BY one <> this_epoch, one);
     END IF;
     FOREACH this_epoch IN ARRAY epochs LOOP

@@ -5,9 +5,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
-    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1);
+    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
 BEGIN
-    IF current_epoch - coalesce(pg_sequence_last_value('mq_first_epoch'), 1) >= 15
+    IF current_epoch - coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer >= 15
         OR current_epoch = 2147483647
         OR this_time < coalesce(pg_sequence_last_value('mq_epoch_began_at'), 0) + 100000 THEN
         RETURN;

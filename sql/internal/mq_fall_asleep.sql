@@ -10,7 +10,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
-    this_time CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
+    this_time CONSTANT bigint := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
     keys      CONSTANT integer[] := CASE WHEN channel_names IS NULL THEN ARRAY[0]
                                     ELSE ARRAY(SELECT DISTINCT hashtext(c) FROM unnest(channel_names) AS c ORDER BY 1) END;
     -- Since when, in milliseconds; which transactions were there; for what.

@@ -11,13 +11,13 @@ DECLARE
 BEGIN
     -- Anybody can set it to anything: then ask anew.
     IF joined ~ '^[0-9]{1,9}$' AND joined::integer <= pg_sequence_last_value('mq_epoch') THEN
-        RETURN joined;
+        RETURN joined::integer;
     END IF;
     LOOP
-        epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1);
+        epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
         PERFORM pg_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch);
         -- Before the lock was there, the epoch may have ended.
-        EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1);
+        EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
     END LOOP;
     PERFORM set_config('sqlxmq.epoch', epoch::text, true);
     RETURN epoch;

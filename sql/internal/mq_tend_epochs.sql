@@ -18,8 +18,8 @@ DECLARE
     this_moment   CONSTANT timestamptz := clock_timestamp();
     class         CONSTANT integer := 'mq_epoch'::regclass::oid::integer;
     few           CONSTANT integer := 500;
-    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1);
-    began_with    CONSTANT integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1);
+    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+    began_with    CONSTANT integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
     first_epoch   integer := began_with;
     late          integer;
     tickets       integer;
@@ -53,7 +53,7 @@ BEGIN
         RETURN;
     END IF;
     IF current_epoch - first_epoch >= 12 THEN
-        SELECT count(*) INTO tickets FROM (SELECT FROM mq_ready WHERE epoch = first_epoch LIMIT few + 1) AS ticket;
+        SELECT count(*)::integer INTO tickets FROM (SELECT FROM mq_ready WHERE epoch = first_epoch LIMIT few + 1) AS ticket;
         -- Many drain by themselves, unless nobody polls for them and new epochs find no room.
         IF (tickets <= few OR current_epoch - first_epoch >= 15) AND mq_carry_over(first_epoch, few) = 0 THEN
             INSERT INTO mq_late_epochs (epoch) VALUES (first_epoch) ON CONFLICT DO NOTHING;

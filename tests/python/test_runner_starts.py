@@ -44,7 +44,7 @@ async def test_a_database_without_a_queue(empty_database: Database) -> None:
 async def test_a_queue_of_an_older_version(empty_database: Database) -> None:
     with empty_database.connect() as session:
         session.execute("CREATE EXTENSION sqlxmq VERSION '0.1.0'")
-    with pytest.raises(QueueNotFoundError, match=r"is of version 0\.1\.0, but 0\.2\.0 or later is needed"):
+    with pytest.raises(QueueNotFoundError, match=r"is of version 0\.1\.0, but 0\.3\.0 or later is needed"):
         await JobRegistry([nothing]).runner(empty_database.dsn).start()
 
 

@@ -99,7 +99,7 @@ class _Worker:
     def poll(self, batch_size: int) -> list[Row]:
         """Claims jobs. Raises ValueError if they would stay claimed."""
         check_that_nothing_would_stay(self._connection)
-        rows = self._fetch(POLL, (self._channel_names, batch_size, LEASE, WORKER))
+        rows = self._fetch(POLL, (self._channel_names, batch_size, LEASE, WORKER, "never"))
         return [row for row in rows if row[0] is not None]
 
     def release(self, rows: Sequence[Row]) -> None:
