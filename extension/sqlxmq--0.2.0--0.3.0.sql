@@ -168,13 +168,13 @@ DECLARE
 BEGIN
     -- Anybody can set it to anything: then ask anew.
     IF joined ~ '^[0-9]{1,9}$' AND joined::integer <= pg_sequence_last_value('mq_epoch') THEN
-        RETURN joined;
+        RETURN joined::integer;
     END IF;
     LOOP
-        epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1);
+        epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
         PERFORM pg_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch);
         -- Before the lock was there, the epoch may have ended.
-        EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1);
+        EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
     END LOOP;
     PERFORM set_config('sqlxmq.epoch', epoch::text, true);
     RETURN epoch;
@@ -191,9 +191,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
-    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1);
+    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
 BEGIN
-    IF current_epoch - coalesce(pg_sequence_last_value('mq_first_epoch'), 1) >= 15
+    IF current_epoch - coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer >= 15
         OR current_epoch = 2147483647
         OR this_time < coalesce(pg_sequence_last_value('mq_epoch_began_at'), 0) + 100000 THEN
         RETURN;
@@ -261,8 +261,8 @@ DECLARE
     this_moment   CONSTANT timestamptz := clock_timestamp();
     class         CONSTANT integer := 'mq_epoch'::regclass::oid::integer;
     few           CONSTANT integer := 500;
-    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1);
-    began_with    CONSTANT integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1);
+    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+    began_with    CONSTANT integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
     first_epoch   integer := began_with;
     late          integer;
     tickets       integer;
@@ -296,7 +296,7 @@ BEGIN
         RETURN;
     END IF;
     IF current_epoch - first_epoch >= 12 THEN
-        SELECT count(*) INTO tickets FROM (SELECT FROM mq_ready WHERE epoch = first_epoch LIMIT few + 1) AS ticket;
+        SELECT count(*)::integer INTO tickets FROM (SELECT FROM mq_ready WHERE epoch = first_epoch LIMIT few + 1) AS ticket;
         -- Many drain by themselves, unless nobody polls for them and new epochs find no room.
         IF (tickets <= few OR current_epoch - first_epoch >= 15) AND mq_carry_over(first_epoch, few) = 0 THEN
             INSERT INTO mq_late_epochs (epoch) VALUES (first_epoch) ON CONFLICT DO NOTHING;
@@ -397,7 +397,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
-    this_time CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
+    this_time CONSTANT bigint := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
     keys      CONSTANT integer[] := CASE WHEN channel_names IS NULL THEN ARRAY[0]
                                     ELSE ARRAY(SELECT DISTINCT hashtext(c) FROM unnest(channel_names) AS c ORDER BY 1) END;
     -- Since when, in milliseconds; which transactions were there; for what.
@@ -879,11 +879,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
     this_moment     CONSTANT timestamptz := clock_timestamp();
-    this_time       CONSTANT bigint := extract(epoch FROM this_moment) * 1000000;
+    this_time       CONSTANT bigint := (extract(epoch FROM this_moment) * 1000000)::bigint;
     first_key       CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
     last_key        CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
-    current_epoch   CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1);
-    first_epoch     integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1);
+    current_epoch   CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+    first_epoch     integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
     scheduled_mark  CONSTANT bigint := coalesce(pg_sequence_last_value('mq_scheduled_mark'), 0);
     claims_mark     CONSTANT bigint := coalesce(pg_sequence_last_value('mq_claims_mark'), 0);
     epochs          integer[];
@@ -946,7 +946,7 @@ BEGIN
     IF (first_epoch < current_epoch OR any_late)
         AND this_time >= coalesce(pg_sequence_last_value('mq_tend_again_at'), 0) THEN
         PERFORM mq_tend_epochs();
-        first_epoch := coalesce(pg_sequence_last_value('mq_first_epoch'), 1);
+        first_epoch := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
     END IF;
     IF stepped_over > 100 OR NOT trusts_marks THEN
         PERFORM mq_set_marks(this_moment, next_due, next_deadline, stepped_over > 100, NOT trusts_marks);
@@ -965,7 +965,7 @@ BEGIN
     IF first_epoch = current_epoch THEN
         epochs := ARRAY[current_epoch];
     ELSE
-        this_epoch := first_epoch + CASE WHEN random() < 0.5 THEN 0 ELSE floor(random() * (current_epoch - first_epoch + 1)) END;
+        this_epoch := first_epoch + CASE WHEN random() < 0.5 THEN 0 ELSE floor(random() * (current_epoch - first_epoch + 1))::integer END;
         epochs := ARRAY(SELECT one FROM generate_series(first_epoch, current_epoch) AS one ORDER BY one <> this_epoch, one);
     END IF;
     FOREACH this_epoch IN ARRAY epochs LOOP
