@@ -11,7 +11,8 @@ SELECT pg_catalog.pg_extension_config_dump('mq_chains', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_heads', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_idle_channels', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_settings', '');
-SELECT pg_catalog.pg_extension_config_dump('mq_late_epochs', '');
-SELECT pg_catalog.pg_extension_config_dump('mq_epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_position', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_claim_number', '');
+-- At the end, since an update can only append.
+SELECT pg_catalog.pg_extension_config_dump('mq_late_epochs', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_epoch', '');
