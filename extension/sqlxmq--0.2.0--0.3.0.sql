@@ -1490,22 +1490,8 @@ COMMENT ON FUNCTION mq_version IS 'The version of this queue''s SQL.';
 -- Backup
 
 -- sql/backup.sql
--- In the order of a fresh installation: what comes after the new ones is taken out, and put in again.
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = 'mq_position'::regclass
-                 AND refclassid = 'pg_extension'::regclass AND deptype = 'e') THEN
-        ALTER EXTENSION sqlxmq DROP SEQUENCE mq_position;
-        ALTER EXTENSION sqlxmq ADD SEQUENCE mq_position;
-        ALTER EXTENSION sqlxmq DROP SEQUENCE mq_claim_number;
-        ALTER EXTENSION sqlxmq ADD SEQUENCE mq_claim_number;
-    END IF;
-END
-$$;
 SELECT pg_catalog.pg_extension_config_dump('mq_late_epochs', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_epoch', '');
-SELECT pg_catalog.pg_extension_config_dump('mq_position', '');
-SELECT pg_catalog.pg_extension_config_dump('mq_claim_number', '');
 
 SELECT mq_create_with(kind::"char", current_setting('sqlxmq.default_' || kind)::aclitem[], role.oid)
 FROM pg_roles AS role CROSS JOIN unnest(ARRAY['f', 'r', 'S']) AS kind
