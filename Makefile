@@ -22,7 +22,7 @@ endif
 $(BUILT): extension/sqlxmq.control sql/manifest tools/build_extension.py $(shell find sql -name '*.sql')
 	python3 tools/build_extension.py
 
-.PHONY: all install installcheck checkver demo test test-long test-crate bench bench-full bench-workers lint
+.PHONY: all install installcheck checkver demo test test-long test-crate bench bench-full bench-workers bench-senders lint
 
 # The pgTAP suite, with pg_prove, against the server that PGHOST, PGPORT, PGUSER … name, in a database of
 # its own. The server needs the extensions pgtap and, by make install, sqlxmq.
@@ -67,6 +67,5 @@ bench-workers:
 	./tools/with_python bench bench/workers.py $(ARGS)
 
 # How fast all of them take jobs in; so does bench-senders ARGS=--quick, in less than one.
-.PHONY: bench-senders
 bench-senders:
 	./tools/with_python bench bench/senders.py $(ARGS)

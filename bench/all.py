@@ -57,6 +57,7 @@ EACH_ONCE = (
     Benchmark("contention", "contention.py"),
     Benchmark("long-use", "long_use.py", draws=True),
     Benchmark("workers", "workers.py"),
+    Benchmark("senders", "senders.py"),
 )
 QUICK = (
     *EACH_ONCE,
