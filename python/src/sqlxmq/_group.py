@@ -16,7 +16,7 @@ logger = logging.getLogger("sqlxmq")
 
 POLL = """
     SELECT id, name, payload_json, payload_bytes, attempt, attempts_allowed, channel_name, channel_args, headers,
-           CASE WHEN id IS NULL THEN extract(epoch FROM wait_time)::float8 END
+           extract(epoch FROM wait_time)::float8
     FROM mq_poll(%s, %s, %s, %s, %s)
 """
 
@@ -132,18 +132,18 @@ class GroupLoop:
         return not self._is_held_back
 
     async def _poll(self) -> float | None:
-        """Claims jobs and starts them; returns how many seconds to wait for more (None: until woken)."""
+        """Claims jobs and starts them; returns after how many seconds to poll again (None: when woken)."""
         wanted = self.group.max_concurrency - self._running
         rows = await self._link.fetch(
             POLL, (self._channel_names, wanted, self._lease, self._worker, self._when_to_notify())
         )
+        wait: float | None = rows[-1][-1]
         if rows[0][0] is None:
-            wait: float | None = rows[0][-1]
             return wait
         started = self._executor.start(rows, self._on_end)
         # Only now: eager tasks have ended meanwhile, and have been subtracted.
         self._running += started
-        return 0
+        return wait
 
     def _when_to_notify(self) -> str:
         if self._listener is None:
@@ -151,6 +151,8 @@ class GroupLoop:
         return "asleep" if self._link.is_one_session else "always"
 
     def _on_end(self, jobs: int) -> None:
+        had_room = self._running < self.group.min_concurrency
         self._running -= jobs
-        if self._running < self.group.min_concurrency:
+        # With room before, the last poll has left nothing that could be claimed now.
+        if self._running < self.group.min_concurrency and not had_room:
             self._wake.set()
