@@ -837,10 +837,12 @@ DROP FUNCTION mq_poll(text[], integer, interval, text);
 --          notify_me, when NOTIFY is to announce new jobs to this session: 'always'; 'asleep', only after
 --          a poll of this session that found nothing, until one that finds some, which spares senders
 --          most of it (poll again after the wait_time, in a session that lasts); 'never'.
--- Returns: a row for each claimed job, smallest priority first, wait_time 0; attempt is the fence to
---          pass to mq_complete, mq_fail and the others; is_committed is always true (reservations are
---          not handed out). With nothing to claim, one row of NULLs whose wait_time says how long until something
---          may be due (NULL: nothing is scheduled).
+-- Returns: a row for each claimed job, smallest priority first; attempt is the fence to pass to
+--          mq_complete, mq_fail and the others; is_committed is always true (reservations are not handed
+--          out); wait_time is 0 (with notify_me 'asleep', where fewer than asked for were to be had: how
+--          soon to poll again, since nobody notifies before that poll has found nothing). With nothing to
+--          claim, one row of NULLs whose wait_time says how long until something may be due (NULL: nothing
+--          is scheduled).
 -- Fairness: channels (name and arguments) take turns. The session goes round them from where its
 --          last poll left off (the setting sqlxmq.ring_position), and takes an equal share of each.
 -- Locks:   the claimed jobs' tickets, never waiting for another poll.
@@ -1061,7 +1063,9 @@ BEGIN
                 -- A job that was cancelled while its ticket moved is not handed out; when its claim is
                 -- over, it is removed.
                 SELECT job.id, true, job.name, job.payload_json::text, job.payload_bytes, job.retry_backoff,
-                       interval '0', job.attempt, job.attempts_allowed, job.channel_name, job.channel_args,
+                       CASE WHEN notify_me = 'asleep' AND (SELECT count(*) FROM job) < still_wanted
+                           THEN interval '5 milliseconds' ELSE interval '0' END,
+                       job.attempt, job.attempts_allowed, job.channel_name, job.channel_args,
                        job.deadline, job.headers::text
                 FROM job WHERE job.cancel_requested_at IS NULL
                 ORDER BY n;
