@@ -928,6 +928,11 @@ BEGIN
         ELSE gen_random_uuid()
     END;
 
+    IF first_epoch > current_epoch THEN
+        -- Data alone were restored into a queue that had been in use.
+        PERFORM setval('mq_first_epoch', 1);
+        first_epoch := 1;
+    END IF;
     -- Housekeeping: one probe each when there is none to do. The marks say from where on to look, and are
     -- distrusted now and then.
     IF scheduled_mark > 0 OR claims_mark > 0 THEN
