@@ -1423,14 +1423,17 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 DECLARE
-    expired   mq_claims;
-    one       record;
-    job       mq_msgs;
-    again     timestamptz;
-    seen      integer := 0;
-    ids       uuid[];
-    positions bigint[];
-    attempts  integer[];
+    expired        mq_claims;
+    one            record;
+    job            mq_msgs;
+    again          timestamptz;
+    seen           integer := 0;
+    ids            uuid[];
+    positions      bigint[];
+    attempts       integer[];
+    over_ids       uuid[];
+    over_positions bigint[];
+    over_attempts  integer[];
 BEGIN
     FOR number IN 1..10 LOOP
         DELETE FROM mq_claims WHERE ctid = (
@@ -1440,15 +1443,22 @@ BEGIN
         RETURNING * INTO expired;
         EXIT WHEN NOT FOUND;
         since := expired.deadline;
-        ids := '{}';
-        positions := '{}';
-        attempts := '{}';
-        again := this_moment + interval '10 seconds';
+        -- Who is leased for longer needs no lock: should it be completed meanwhile, the next look finds that.
+        SELECT coalesce(array_agg(held.id) FILTER (WHERE until > this_moment), '{}'),
+               coalesce(array_agg(held.position) FILTER (WHERE until > this_moment), '{}'),
+               coalesce(array_agg(held.attempt) FILTER (WHERE until > this_moment), '{}'),
+               least(min(until) FILTER (WHERE until > this_moment), this_moment + interval '10 seconds'),
+               array_agg(held.id) FILTER (WHERE until <= this_moment),
+               array_agg(held.position) FILTER (WHERE until <= this_moment),
+               array_agg(held.attempt) FILTER (WHERE until <= this_moment)
+        INTO ids, positions, attempts, again, over_ids, over_positions, over_attempts
+        FROM unnest(expired.ids, expired.positions, expired.attempts) AS held (id, position, attempt)
+        JOIN mq_msgs AS here
+            ON here.id = held.id AND here.position = held.position AND here.attempts_ended = held.attempt - 1
+        CROSS JOIN LATERAL (SELECT greatest(here.leased_until, expired.leased_until)) AS lease (until);
         FOR one IN
             SELECT held.id, held.position, held.attempt
-            FROM unnest(expired.ids, expired.positions, expired.attempts) AS held (id, position, attempt)
-            WHERE (SELECT attempts_ended FROM mq_msgs
-                   WHERE mq_msgs.id = held.id AND mq_msgs.position = held.position) = held.attempt - 1
+            FROM unnest(over_ids, over_positions, over_attempts) AS held (id, position, attempt)
         LOOP
             SELECT * INTO job FROM mq_msgs WHERE id = one.id AND position = one.position FOR UPDATE SKIP LOCKED;
             IF NOT FOUND THEN
