@@ -126,7 +126,8 @@ def test_a_claim_that_stays_open(database: Database, session: Session, ending: s
             eventually(claimed_by(session, id), "what was not claimed after all is handed out")
         eventually(lambda: poll(session) == [] and not late(session), "the late epoch is forgotten")
     assert number(session, "SELECT count(*) FROM mq_ready") == 0
-    assert session.execute("SELECT msg_id::text FROM mq_keep_alive(ARRAY[%s::uuid], '1 hour', ARRAY[1]) WHERE is_held", (id,)).fetchall() == [(id,)]  # fmt: skip
+    kept = "SELECT is_held FROM mq_keep_alive(ARRAY[%s::uuid], '1 hour', ARRAY[1])"
+    assert session.execute(kept, (id,)).fetchall() == [(True,)]
 
 
 @pytest.mark.xfail(strict=True, reason="a poll keeps the lock by which it tends until its transaction ends")
@@ -156,6 +157,16 @@ def test_a_poll_that_is_undone_after_it_emptied_an_epoch(database: Database, ses
     while got := poll(session, 5):
         claimed += got
     assert sorted(claimed) == sorted(ids)
+
+
+@pytest.mark.xfail(strict=True, reason="a number that is set by hand is taken for an epoch that is held")
+def test_an_epoch_that_was_set_by_hand(database: Database, session: Session) -> None:
+    turn(session)
+    eventually(lambda: poll(session) == [] and first(session) > 1, "the first epoch is passed")
+    with database.connect() as sender:
+        sender.execute("SET sqlxmq.epoch = '1'")
+        id = send(sender)
+    eventually(claimed_by(session, id), "it is handed out", seconds=2)
 
 
 def drain(session: Session, delivered: Counter[str], expected: set[str]) -> None:

@@ -108,7 +108,7 @@ def poll(worker: psycopg.Connection[Any], channel_names: list[str] | None, notif
         (channel_names, notify_me),
     ).fetchone()
     assert row is not None
-    return row
+    return row[0], row[1]
 
 
 def test_nobody_is_notified_while_nobody_sleeps(
@@ -158,13 +158,14 @@ def test_a_session_that_is_gone_is_not_notified(hear: Heard, database: Database)
         assert time.monotonic() < deadline, "it is still notified"
 
 
+@pytest.mark.xfail(strict=True, reason="the newest of the open transactions is not counted")
 def test_who_falls_asleep_looks_again_as_long_as_somebody_may_not_have_seen_it(
     database: Database, worker: psycopg.Connection[Any]
 ) -> None:
     with database.connect() as open_before:
         open_before.execute("BEGIN; SELECT pg_current_xact_id()")
         began = time.monotonic()
-        waits = []
+        waits: list[timedelta] = []
         while time.monotonic() < began + 0.5 or len(waits) < 3:
             _, wait = poll(worker, ["a"], "asleep")
             # A poll may itself have taken a while.
@@ -180,7 +181,9 @@ def test_who_falls_asleep_looks_again_as_long_as_somebody_may_not_have_seen_it(
         assert poll(worker, ["b"], "asleep")[1] <= timedelta(milliseconds=5), "… but not for other channels"
 
 
-@pytest.mark.xfail(strict=True, reason="what ended before the poll did is taken for seen, though the poll looked earlier")
+@pytest.mark.xfail(
+    strict=True, reason="what ended before the poll did is taken for seen, though the poll looked earlier"
+)
 def test_a_job_that_is_committed_while_a_poll_looks_is_not_slept_through(
     database: Database, worker: psycopg.Connection[Any], hear: Heard
 ) -> None:
@@ -238,7 +241,8 @@ def test_who_sleeps_without_saying_so_is_notified_by_those_in_flight(
         row = worker.execute("SELECT id, wait_time FROM mq_poll('{a}', 10)").fetchone()
         assert row is not None
         assert row[0] is None
-        assert row[1] is not None and row[1] < timedelta(seconds=10), "nor is it told to look again by itself"
+        assert row[1] is not None, "nor is it told to look again by itself"
+        assert row[1] < timedelta(seconds=10)
         sender.execute("COMMIT")
 
 
@@ -271,16 +275,15 @@ async def send_slowly(
 
 
 def check(took: list[float]) -> None:
-    print(f"{len(took)} jobs, started after {max(took) * 1000:.0f} ms at most, {sorted(took)[len(took) // 2] * 1000:.1f} in the middle")
+    middle = sorted(took)[len(took) // 2]
+    print(f"{len(took)} jobs, started after {max(took) * 1000:.0f} ms at most, {middle * 1000:.1f} in the middle")
     assert len(took) > 20 * SECONDS
     assert max(took) < LONGEST, "a job was slept through"
 
 
 @pytest.mark.long
 @pytest.mark.timeout(170)
-async def test_runners_sleep_through_nothing(
-    database: Database, pool: psycopg_pool.AsyncConnectionPool[Any]
-) -> None:
+async def test_runners_sleep_through_nothing(database: Database, pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
     started: dict[int, float] = {}
     numbers = iter(range(10**9))
 
@@ -296,7 +299,7 @@ async def test_runners_sleep_through_nothing(
         took = await asyncio.gather(
             *(send_slowly(database, "wake", names, started, numbers) for names in (["a"], ["b", "c"], ["a", "d"]))
         )
-    check(sum(took, []))
+    check([seconds for each in took for seconds in each])
 
 
 @pytest.mark.long
@@ -338,7 +341,7 @@ async def test_a_client_that_sleeps_until_it_is_notified_sleeps_through_nothing(
 
             await until(has_polled, "the client has polled")
         took = await asyncio.gather(*(send_slowly(database, "x", ["a"], started, numbers) for _ in range(2)))
-        check(sum(took, []))
+        check([seconds for each in took for seconds in each])
     finally:
         for task in tasks:
             task.cancel()
