@@ -252,7 +252,11 @@ LONGEST = 2.0
 
 
 async def send_slowly(
-    database: Database, name: str, channel_names: list[str], started: dict[int, float], numbers: Iterator[int]
+    database: Database,
+    name: str,
+    channel_names: list[str],
+    started: dict[int, asyncio.Future[float]],
+    numbers: Iterator[int],
 ) -> list[float]:
     """Sends a job after the other, each when the one before has started; how long each took to do so, in seconds."""
     took = []
@@ -260,6 +264,7 @@ async def send_slowly(
     async with await psycopg.AsyncConnection.connect(database.dsn) as session:
         while time.monotonic() < end:
             number = next(numbers)
+            started[number] = asyncio.get_running_loop().create_future()
             await session.execute(
                 "SELECT mq_enqueue(%s, jsonb_build_object('number', %s::integer), %s, retry_backoff => '1 hour')",
                 (name, number, random.choice(channel_names)),
@@ -268,9 +273,9 @@ async def send_slowly(
             await asyncio.sleep(random.choice([0, random.uniform(0, 0.005), random.uniform(0, 0.05)]))
             committed = time.monotonic()
             await session.commit()
-            await until(lambda number=number: number in started, f"job {number} starts", seconds=30)  # type: ignore[misc]
-            took.append(started[number] - committed)
-            await asyncio.sleep(random.choice([0, random.uniform(0, 0.01), random.uniform(0, 0.05)]))
+            # At once, so that some jobs are sent while their worker is about to fall asleep.
+            took.append(await asyncio.wait_for(started[number], timeout=30) - committed)
+            await asyncio.sleep(random.choice([0, random.uniform(0, 0.005), random.uniform(0, 0.05)]))
     return took
 
 
@@ -284,13 +289,12 @@ def check(took: list[float]) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(170)
 async def test_runners_sleep_through_nothing(database: Database, pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
-    started: dict[int, float] = {}
+    started: dict[int, asyncio.Future[float]] = {}
     numbers = iter(range(10**9))
 
     @job("wake")
     async def wake(number: int) -> None:
-        assert number not in started
-        started[number] = time.monotonic()
+        started[number].set_result(time.monotonic())
 
     registry = JobRegistry([wake])
     async with AsyncExitStack() as runners:
@@ -305,7 +309,7 @@ async def test_runners_sleep_through_nothing(database: Database, pool: psycopg_p
 @pytest.mark.long
 @pytest.mark.timeout(170)
 async def test_a_client_that_sleeps_until_it_is_notified_sleeps_through_nothing(database: Database) -> None:
-    started: dict[int, float] = {}
+    started: dict[int, asyncio.Future[float]] = {}
     notified = asyncio.Event()
     numbers = iter(range(10**9))
 
@@ -327,7 +331,7 @@ async def test_a_client_that_sleeps_until_it_is_notified_sleeps_through_nothing(
                     if not found:
                         break
                     for id, number in found:
-                        started[number] = time.monotonic()
+                        started[number].set_result(time.monotonic())
                         await worker.execute("SELECT mq_delete(ARRAY[%s])", (id,))
 
     tasks = [asyncio.create_task(listen()), asyncio.create_task(work())]
