@@ -37,41 +37,52 @@ SHORT = 1_000
 
 
 @pytest.fixture
-def short(session: psycopg.Connection[Any]) -> int:
-    """What a warm claim reads beside a short queue."""
+def short(database: Database, session: psycopg.Connection[Any]) -> tuple[int, int]:
+    """What the first claim of a session reads beside a short queue, and a warm one."""
     fill(session, SHORT, 50)
-    counts = pages(session, POLL, 30)
+    with database.connect() as fresh_session:
+        first, *counts = pages(fresh_session, POLL, 100)
     session.execute("SELECT mq_clear_all()")
     session.execute("VACUUM (ANALYZE)")
-    return max(counts[5:])
+    return first, max(counts[5:])
 
 
 @pytest.mark.parametrize("statistics", ["empty", "stale", "fresh"])
 @pytest.mark.parametrize(
-    ("ready", "channels", "scheduled"),
-    [(50_000, 50, 0), (50_000, 50_000, 0), (1_000, 50, 50_000)],
-    ids=["many jobs", "many channels", "many scheduled"],
+    ("ready", "channels", "scheduled", "in_flight"),
+    [(50_000, 50, 0, 0), (30_000, 30_000, 0, 0), (SHORT, 50, 50_000, 0), (SHORT, 1, 30_000, 0), (SHORT, 1, 0, 20_000)],
+    ids=["many jobs", "many channels", "many scheduled", "many channels scheduled", "many channels in flight"],
 )
 def test_a_claim_reads_the_same_beside_any_queue(
     database: Database,
     session: psycopg.Connection[Any],
-    short: int,
+    short: tuple[int, int],
     statistics: str,
     ready: int,
     channels: int,
     scheduled: int,
+    in_flight: int,
 ) -> None:
     if statistics == "stale":
         session.execute("ANALYZE")
-    fill(session, ready, channels)
+    if in_flight:
+        fill(session, in_flight, in_flight)
+        for _ in range(in_flight // 10_000):
+            session.execute("SELECT count(*) FROM mq_poll(NULL, 10000, '1 hour')")
+        assert session.execute("SELECT count(*) FROM mq_running_jobs").fetchone() == (in_flight,)
+        # What is sent from now on lies apart from the dead entries of those.
+        for _ in range(3):
+            assert session.execute("SELECT id FROM mq_poll(NULL)").fetchall() == [(None,)]
     if scheduled:
-        fill(session, scheduled, channels, "7 days")
+        fill(session, scheduled, scheduled if channels == 1 else channels, "7 days")
+    fill(session, ready, channels)
     if statistics == "fresh":
         session.execute("VACUUM (ANALYZE)")
     with database.connect() as fresh_session:
-        counts = pages(fresh_session, POLL, 100)
+        first, *counts = pages(fresh_session, POLL, 100)
     # A few levels of an index more, for each of the ten jobs; a scan would read hundreds of pages.
-    assert max(counts[1:]) <= short * 2, f"{counts} beside a queue, {short} without"
+    assert max(counts) <= short[1] * 2, f"{counts} beside a queue, {short[1]} without"
+    assert first <= short[0] * 2, f"{first} pages at first, {short[0]} without a queue"
 
 
 def test_completing_and_failing_read_the_same_beside_any_queue(session: psycopg.Connection[Any]) -> None:
@@ -95,3 +106,37 @@ def test_the_status_reads_up_to_its_limit(session: psycopg.Connection[Any]) -> N
     fill(session, 50_000, 5, "7 days")
     pages(session, "SELECT * FROM mq_status()", 2)
     assert pages(session, "SELECT * FROM mq_status(NULL, 100)")[0] < 10_000
+
+
+def steps(session: psycopg.Connection[Any]) -> int:
+    """Over how many entries of the index polls have stepped so far, in all sessions."""
+    session.execute("SELECT pg_stat_force_next_flush()")
+    row = session.execute(
+        "SELECT pg_stat_clear_snapshot(), idx_tup_read FROM pg_stat_all_indexes WHERE indexrelname = 'mq_ready_pkey'"
+    ).fetchone()
+    assert row is not None
+    read: int = row[1]
+    return read
+
+
+def test_a_claim_steps_over_no_more_beside_a_pinned_snapshot(
+    database: Database, session: psycopg.Connection[Any]
+) -> None:
+    fill(session, 10, 1)
+    with database.connect() as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM mq_msgs")
+        per_job = []
+        for _ in range(10):
+            before, claimed = steps(session), 0
+            for _ in range(100):
+                fill(session, 10, 2)
+                rows = session.execute("SELECT id, attempt FROM mq_poll(NULL, 10) WHERE id IS NOT NULL").fetchall()
+                session.execute(
+                    "SELECT mq_complete(%s::uuid[], %s::integer[])", ([id for id, _ in rows], [n for _, n in rows])
+                )
+                claimed += len(rows)
+            per_job.append((steps(session) - before) / claimed)
+        assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (10,), "nothing is pinned"
+    print(f"entries of the index for each claimed job, thousand by thousand: {per_job}")
+    assert max(per_job) < 80, f"entries of the index for each claimed job, thousand by thousand: {per_job}"
