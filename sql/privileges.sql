@@ -1,7 +1,7 @@
 -- PUBLIC can call nothing and read nothing; mq_grant opens what a role needs.
 REVOKE ALL ON FUNCTION
-    mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]), mq_notify_until(timestamptz),
-    mq_somebody_holds(integer, integer), mq_fall_asleep(text[]), mq_wake_up(), mq_join_epoch(), mq_begin_epoch(bigint), mq_tend_epochs(),
+    mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]), mq_notify_until(timestamptz, pg_snapshot),
+    mq_somebody_holds(integer, integer), mq_fall_asleep(text[], pg_snapshot), mq_wake_up(), mq_join_epoch(), mq_begin_epoch(bigint), mq_tend_epochs(),
     mq_carry_over(integer, integer),
     mq_set_marks(timestamptz, timestamptz, timestamptz, boolean, boolean),
     mq_refuse(text, text, text, text), mq_parse_json(text, text[]), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
@@ -27,7 +27,7 @@ REVOKE ALL ON
 FROM PUBLIC;
 REVOKE ALL ON SEQUENCE
     mq_position, mq_claim_number, mq_epoch, mq_epoch_began_at, mq_first_epoch, mq_scheduled_mark, mq_claims_mark, mq_look_again_at,
-    mq_tend_again_at, mq_notified_until
+    mq_tend_again_at, mq_notified_until, mq_notified_since
 FROM PUBLIC;
 
 -- Functions run with their owner's rights, and find operators and functions along their search_path, which

@@ -18,9 +18,9 @@ BEGIN
     PERFORM mq_check_ids(msg_ids, NULL, false);
     -- First the tickets, then the jobs: the order in which everybody takes them.
     PERFORM mq_remove_tickets(msg_ids);
-    DELETE FROM mq_msgs AS job
-    USING (SELECT done.id FROM unnest(msg_ids) AS done (id) ORDER BY id OFFSET 0) AS done
-    WHERE job.id = done.id;
+    -- The index gives them in the order of their ids. Not by a join, of which the planner, having seen an
+    -- empty queue, makes a scan of all jobs.
+    DELETE FROM mq_msgs WHERE id = ANY (msg_ids);
 END
 $$;
 COMMENT ON FUNCTION mq_delete IS 'Removes jobs whatever their state, unfenced.';

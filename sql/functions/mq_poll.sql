@@ -48,6 +48,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+    looked_at       CONSTANT pg_snapshot := pg_current_snapshot();
     this_moment     CONSTANT timestamptz := clock_timestamp();
     this_time       CONSTANT bigint := (extract(epoch FROM this_moment) * 1000000)::bigint;
     first_key       CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
@@ -281,9 +282,9 @@ BEGIN
         wait_time := least(wait_time, interval '0.1 seconds');
     END IF;
     IF notify_me = 'asleep' THEN
-        wait_time := least(wait_time, mq_fall_asleep(channel_names));
+        wait_time := least(wait_time, mq_fall_asleep(channel_names, looked_at));
     ELSIF notify_me = 'always' THEN
-        PERFORM mq_notify_until(this_moment + coalesce(wait_time, interval '1 minute'));
+        wait_time := least(wait_time, mq_notify_until(this_moment + coalesce(wait_time, interval '1 minute'), looked_at));
     END IF;
     RETURN NEXT;
 END

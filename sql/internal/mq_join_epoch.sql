@@ -6,20 +6,22 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
+    me     CONSTANT text := pg_current_xact_id()::text;
+    -- Whose epoch it is, and which.
     joined CONSTANT text := current_setting('sqlxmq.epoch', true);
     epoch  integer;
 BEGIN
-    -- Anybody can set it to anything: then ask anew.
-    IF joined ~ '^[0-9]{1,9}$' AND joined::integer <= pg_sequence_last_value('mq_epoch') THEN
-        RETURN joined::integer;
+    -- With the transaction's number, since anybody can set it, for a session, too.
+    IF split_part(joined, ' ', 1) = me THEN
+        RETURN split_part(joined, ' ', 2)::integer;
     END IF;
     LOOP
         epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
         PERFORM pg_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch);
         -- Before the lock was there, the epoch may have ended.
-        EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+        EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1);
     END LOOP;
-    PERFORM set_config('sqlxmq.epoch', epoch::text, true);
+    PERFORM set_config('sqlxmq.epoch', me || ' ' || epoch, true);
     RETURN epoch;
 END
 $$;

@@ -45,9 +45,10 @@ BEGIN
                array_agg(held.attempt) FILTER (WHERE until <= this_moment)
         INTO ids, positions, attempts, again, over_ids, over_positions, over_attempts
         FROM unnest(expired.ids, expired.positions, expired.attempts) AS held (id, position, attempt)
-        JOIN mq_msgs AS here
-            ON here.id = held.id AND here.position = held.position AND here.attempts_ended = held.attempt - 1
-        CROSS JOIN LATERAL (SELECT greatest(here.leased_until, expired.leased_until)) AS lease (until);
+        CROSS JOIN LATERAL (
+            SELECT greatest(here.leased_until, expired.leased_until) FROM mq_msgs AS here
+            WHERE here.id = held.id AND here.position = held.position AND here.attempts_ended = held.attempt - 1
+            OFFSET 0) AS lease (until);
         FOR one IN
             SELECT held.id, held.position, held.attempt
             FROM unnest(over_ids, over_positions, over_attempts) AS held (id, position, attempt)

@@ -4,12 +4,10 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
-    keys CONSTANT text := split_part(current_setting('sqlxmq.asleep', true), ' ', 3);
+    class CONSTANT integer := 'mq_notified_until'::regclass::oid::integer;
 BEGIN
-    -- Anybody can set it to anything.
-    IF keys ~ '^{-?[0-9]+(,-?[0-9]+)*}$' THEN
-        PERFORM pg_advisory_unlock_shared('mq_notified_until'::regclass::oid::integer, key) FROM unnest(keys::integer[]) AS key;
-    END IF;
+    PERFORM pg_advisory_unlock_shared(class, objid::integer) FROM pg_locks
+    WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid::integer = class AND objsubid = 2;
     PERFORM set_config('sqlxmq.asleep', '', false);
 END
 $$;

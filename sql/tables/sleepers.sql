@@ -4,3 +4,6 @@
 -- is known only until when the last of them may sleep.
 CREATE SEQUENCE mq_notified_until MINVALUE 0 START 0;
 COMMENT ON SEQUENCE mq_notified_until IS 'Until then somebody may sleep who does not say when he wakes up, and every send notifies, in seconds since 1970. Not dumped.';
+
+CREATE SEQUENCE mq_notified_since MINVALUE 0 START 0;
+COMMENT ON SEQUENCE mq_notified_since IS 'Number of the transaction before which a sender may have seen nobody whom that time is for. Not dumped.';

@@ -1,8 +1,8 @@
 \ir setup.include
 SELECT plan(39);
 
--- Sequences outlast a rollback: the first epoch is put back at the end, and the current one only grows.
-SELECT coalesce(pg_sequence_last_value('mq_first_epoch'), 1) AS first_epoch,
+-- Sequences outlast a rollback: what others have left of epochs is passed over, here and at the end.
+SELECT setval('mq_first_epoch', coalesce(pg_sequence_last_value('mq_epoch'), 1)) AS first_epoch,
        coalesce(pg_sequence_last_value('mq_epoch_began_at'), 0) AS began_at \gset
 
 -- A new epoch, in which this transaction issues tickets, as one that begins only now.
@@ -141,7 +141,7 @@ SELECT is(mq_carry_over((SELECT epoch FROM mq_late_epochs), 1), 1, 'tickets of a
 SELECT none_is_late();
 SELECT is((SELECT count(*) FROM mq_ready WHERE epoch = pg_sequence_last_value('mq_epoch')), 3::bigint, '… to the current one');
 
-SELECT setval('mq_first_epoch', :first_epoch);
+SELECT setval('mq_first_epoch', pg_sequence_last_value('mq_epoch'));
 SELECT setval('mq_epoch_began_at', :began_at);
 SELECT setval('mq_tend_again_at', 0);
 SELECT * FROM finish();

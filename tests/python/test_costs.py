@@ -140,3 +140,42 @@ def test_a_claim_steps_over_no_more_beside_a_pinned_snapshot(
         assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (10,), "nothing is pinned"
     print(f"entries of the index for each claimed job, thousand by thousand: {per_job}")
     assert max(per_job) < 80, f"entries of the index for each claimed job, thousand by thousand: {per_job}"
+
+
+def test_what_a_session_has_planned_beside_an_empty_queue_serves_beside_a_long_one(
+    database: Database, session: psycopg.Connection[Any]
+) -> None:
+    """A session that lasts keeps its plans: they must not scan what was empty when they were made."""
+    session.execute("VACUUM (ANALYZE)")
+    with database.connect() as worker:
+
+        def steps(jobs: int) -> int:
+            """What the worker's functions read in all indexes, for ten jobs."""
+            worker.execute("BEGIN")
+            claimed = worker.execute("SELECT id, attempt FROM mq_poll(NULL, %s)", (jobs,)).fetchall()
+            ids, attempts = [row[0] for row in claimed], [row[1] for row in claimed]
+            worker.execute("SELECT mq_complete(%s::uuid[], %s::integer[])", (ids[:2], attempts[:2]))
+            worker.execute("SELECT mq_fail(%s::uuid[], %s::integer[], NULL, %s::interval[])",
+                           (ids[2:4], attempts[2:4], ["0"] * 2))  # fmt: skip
+            worker.execute("SELECT mq_release(%s::uuid[], %s::integer[])", (ids[4:6], attempts[4:6]))
+            worker.execute("SELECT mq_keep_alive(%s::uuid[], '1 minute', %s::integer[])", (ids[6:], attempts[6:]))
+            worker.execute("SELECT mq_delete(%s::uuid[])", (ids[6:8],))
+            worker.execute("SELECT mq_cancel(%s::uuid[])", (ids[8:],))
+            row = worker.execute(
+                """
+                SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index
+                WHERE indrelid IN ('mq_msgs'::regclass, 'mq_ready'::regclass, 'mq_scheduled'::regclass,
+                                   'mq_claims'::regclass, 'mq_dead'::regclass, 'mq_blocked'::regclass)
+                """
+            ).fetchone()
+            worker.execute("COMMIT")
+            assert row is not None
+            return int(row[0])
+
+        for _ in range(8):
+            fill(session, 10, 1)
+            steps(10)
+            session.execute("SELECT mq_clear_all()")
+        fill(session, 10_000, 10)
+        fill(session, 10_000, 10, delay="1 hour")
+        assert steps(10) < 1_000
