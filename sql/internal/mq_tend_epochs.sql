@@ -18,8 +18,8 @@ DECLARE
     this_moment   CONSTANT timestamptz := clock_timestamp();
     class         CONSTANT integer := 'mq_epoch'::regclass::oid::integer;
     few           CONSTANT integer := 500;
-    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
     began_with    CONSTANT integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
+    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
     first_epoch   integer := began_with;
     late          integer;
     tickets       integer;
