@@ -266,8 +266,8 @@ DECLARE
     this_moment   CONSTANT timestamptz := clock_timestamp();
     class         CONSTANT integer := 'mq_epoch'::regclass::oid::integer;
     few           CONSTANT integer := 500;
-    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
     began_with    CONSTANT integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
+    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
     first_epoch   integer := began_with;
     late          integer;
     tickets       integer;
@@ -919,8 +919,9 @@ DECLARE
     this_time       CONSTANT bigint := (extract(epoch FROM this_moment) * 1000000)::bigint;
     first_key       CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
     last_key        CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
-    current_epoch   CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+    -- In this order, here and below: the first may follow the current one at any time, and must not be later.
     first_epoch     integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
+    current_epoch   integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
     scheduled_mark  CONSTANT bigint := coalesce(pg_sequence_last_value('mq_scheduled_mark'), 0);
     claims_mark     CONSTANT bigint := coalesce(pg_sequence_last_value('mq_claims_mark'), 0);
     epochs          integer[];
@@ -989,6 +990,7 @@ BEGIN
         AND this_time >= coalesce(pg_sequence_last_value('mq_tend_again_at'), 0) THEN
         PERFORM mq_tend_epochs();
         first_epoch := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
+        current_epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
     END IF;
     IF stepped_over > 100 OR NOT trusts_marks THEN
         PERFORM mq_set_marks(this_moment, next_due, next_deadline, stepped_over > 100, NOT trusts_marks);
