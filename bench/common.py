@@ -93,11 +93,11 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def new_table(title: str, *columns: str) -> Table:
-    """A table whose columns but the first are numbers."""
+def new_table(title: str, *columns: str, texts: Sequence[str] = ()) -> Table:
+    """A table whose columns but the first, and those named as texts, are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 or column in texts else "right")
     return table
 
 

@@ -12,8 +12,6 @@ so many seconds. The time goes from that word to the last "sent"; each run has a
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -25,18 +23,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.common import SETTINGS, console, new_parser, new_table, write_json
 from bench.peers import load
 from bench.peers.peer import Peer
 from bench.workers import FULL as WORKERS
 from bench.workers import (
     OURS,
-    SETTINGS,
     Bench,
     Child,
     WorkerFailed,
-    console,
     describe,
-    new_table,
     one_of,
     present,
     print_ratio,
@@ -149,12 +145,10 @@ def rates(
 
 def main() -> None:
     """Measures, and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny numbers: proves that the programs work")
+    parser = new_parser(__doc__)
     parser.add_argument("--peers", type=one_of(SENDERS), default=list(SENDERS), help="default: all")
     parser.add_argument("--measures", type=one_of(MEASURES), default=list(MEASURES), help="default: all")
     parser.add_argument("--runs", type=int, help="how often each rate is measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured into a file")
     options = parser.parse_args()
     sizes = QUICK if options.quick else FULL
     if options.runs:
@@ -176,8 +170,7 @@ def main() -> None:
             elif measure == "bulk":
                 title = f"{batch:,} jobs a call, one process"
                 results[measure] = rates(bench, sizes, names, title, processes=1, batch=batch)
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=2))
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bench.common import connect, enqueue
+from bench.common import EXTENSION, connect, enqueue
 
 # What a poller that finds a job of this name says the time of: somebody else has sent it into the stream.
 HELD = "held"
 
 POLL = "SELECT id, attempt, name, payload_json, payload_bytes FROM mq_poll(NULL, %s, %s::interval)"
-COMPLETE = "SELECT mq_complete(%s::uuid[], %s::integer[])"
 FAIL = "SELECT count(*) FROM mq_fail(%s::uuid[], %s::integer[], array_fill('on purpose'::text, ARRAY[%s::integer]))"
 
 
@@ -173,11 +172,14 @@ def _work(plan: Plan) -> None:
                         else:
                             done.append(row)
                     if failed:
-                        parameters = ([row[0] for row in failed], [row[1] for row in failed], len(failed))
-                        session.execute(FAIL, parameters, prepare=True)
+                        session.execute(
+                            FAIL, ([row[0] for row in failed], [row[1] for row in failed], len(failed)), prepare=True
+                        )
                     shared.left.value += kept_back
                 if done:
-                    session.execute(COMPLETE, ([row[0] for row in done], [row[1] for row in done]), prepare=True)
+                    session.execute(
+                        EXTENSION.complete, ([row[0] for row in done], [row[1] for row in done]), prepare=True
+                    )
                     shared.completed.value += len(done)
                     window.jobs += len(done)
             now = time.monotonic()

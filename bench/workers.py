@@ -32,20 +32,16 @@ from typing import Any
 import psutil
 import psycopg
 from psycopg import sql
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.common import SETTINGS, console, new_parser, new_table, percentile, write_json
 from bench.peers import MODULES, alternatives, load, variant
 from bench.peers.peer import Connection, Peer
 from tools.cluster import ROOT, Cluster, cluster, install_extension
 
-SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "fsync": "on", "synchronous_commit": "on"}
 MEASURES = ("drain", "scheduled", "keys", "latency", "memory", "sql")
 OURS = "sqlxmq"
-
-console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -287,7 +283,7 @@ def drains(bench: Bench, names: Sequence[str], title: str, keys: int, scheduled:
                     failures[name] = str(error)
     bench.forget()
     medians = {name: statistics.median(run.rate for run in runs) for name, runs in results.items() if runs}
-    table = new_table(title, "system", "jobs/s", "range", "jobs", "s", "ran twice", "a key is")
+    table = new_table(title, "system", "jobs/s", "range", "jobs", "s", "ran twice", "a key is", texts=("a key is",))
     for name, runs in results.items():
         key = load(name, "").key
         if name in failures:
@@ -332,7 +328,7 @@ def latency(bench: Bench, names: Sequence[str]) -> list[dict[str, Any]]:
                 results.append({"system": name, "milliseconds": [], "failure": str(error)})
                 continue
         medians[name] = statistics.median(found)
-        slow = statistics.quantiles(found, n=100, method="inclusive")[98]
+        slow = percentile(found, 99)
         table.add_row(name, f"{medians[name]:.2f}", f"{slow:.2f}", f"{found[-1]:.2f}")
         results.append({"system": name, "milliseconds": found, "failure": None})
     bench.forget()
@@ -474,14 +470,6 @@ def tune(bench: Bench, names: Sequence[str]) -> list[dict[str, Any]]:
 # Printing
 
 
-def new_table(title: str, *columns: str) -> Table:
-    """A table whose columns but the first and the last of many are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 or column == "a key is" else "right")
-    return table
-
-
 def print_ratio(values: dict[str, float], *, higher_is_better: bool) -> None:
     """This project's best variant beside the best of the others."""
     best = max if higher_is_better else min
@@ -546,13 +534,11 @@ def one_of(allowed: Sequence[str]) -> Any:
 
 def main() -> None:
     """Measures, and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny numbers: proves that the programs work")
+    parser = new_parser(__doc__)
     parser.add_argument("--peers", type=one_of(tuple(MODULES)), default=list(MODULES), help="default: all")
     parser.add_argument("--measures", type=one_of(MEASURES), default=list(MEASURES), help="default: all")
     parser.add_argument("--runs", type=int, help="how often each drain is repeated")
     parser.add_argument("--tune", action="store_true", help="drain once with each of the settings that were tried")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured into a file")
     options = parser.parse_args()
     sizes = QUICK if options.quick else FULL
     if options.runs:
@@ -579,8 +565,7 @@ def main() -> None:
             for measure in options.measures:
                 if OURS in names or measure not in ("memory", "sql"):
                     results[measure] = measures[measure](meant_for(measure, names))
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=2))
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

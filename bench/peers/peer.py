@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 Connection = psycopg.Connection[Any]
 Send = Callable[[int], Awaitable[None]]
@@ -29,6 +30,12 @@ def payload(number: int) -> dict[str, Any]:
 
 # The same in SQL, of a column named number.
 SQL_PAYLOAD = """('{"number": ' || number || ', "padding": "' || repeat('x', 23 - length(number::text)) || '"}')"""
+
+
+def asyncpg_arguments(dsn: str) -> dict[str, Any]:
+    """What asyncpg is to connect with: it reads no connection strings of this form."""
+    parts = conninfo_to_dict(dsn)
+    return {"host": parts["host"], "port": parts["port"], "user": parts["user"], "database": parts["dbname"]}
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,18 @@ import asyncpg
 import psycopg
 from pgmq import get_embedded_install_sql
 from pgmq.async_queue import PGMQueue
-from psycopg.conninfo import conninfo_to_dict
 
-from bench.peers.peer import SQL_PAYLOAD, Connection, PythonPeer, Send, SendMany, Variant, one, payload
+from bench.peers.peer import (
+    SQL_PAYLOAD,
+    Connection,
+    PythonPeer,
+    Send,
+    SendMany,
+    Variant,
+    asyncpg_arguments,
+    one,
+    payload,
+)
 from bench.peers.progress import note_first_call, progress
 
 # A message that is read is out of sight for so many seconds.
@@ -28,15 +37,8 @@ class PgmqPeer(PythonPeer):
     @asynccontextmanager
     async def queue(self, connections: int) -> AsyncIterator[PGMQueue]:
         """Its asynchronous client."""
-        parts = conninfo_to_dict(self.dsn)
-        async with asyncpg.create_pool(
-            host=parts["host"],
-            port=parts["port"],
-            user=parts["user"],
-            database=parts["dbname"],
-            min_size=connections,
-            max_size=connections,
-        ) as pool:
+        sizes = {"min_size": connections, "max_size": connections}
+        async with asyncpg.create_pool(**asyncpg_arguments(self.dsn), **sizes) as pool:
             queue = PGMQueue(pool=pool, init_extension=False)
             await queue.init()
             yield queue

@@ -10,9 +10,8 @@ import asyncpg
 from pgqueuer import AsyncpgDriver, Job, PgQueuer, Queries
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 from pgqueuer.domain.settings import DBSettings, Durability
-from psycopg.conninfo import conninfo_to_dict
 
-from bench.peers.peer import PAYLOAD_BYTES, Connection, PythonPeer, Send, SendMany, Variant, one
+from bench.peers.peer import PAYLOAD_BYTES, Connection, PythonPeer, Send, SendMany, Variant, asyncpg_arguments, one
 from bench.peers.progress import note_first_call, progress
 
 
@@ -29,10 +28,7 @@ class PgQueuerPeer(PythonPeer):
 
     async def connect(self) -> asyncpg.Connection:
         """A connection of asyncpg's."""
-        parts = conninfo_to_dict(self.dsn)
-        return await asyncpg.connect(
-            host=parts["host"], port=parts["port"], user=parts["user"], database=parts["dbname"]
-        )
+        return await asyncpg.connect(**asyncpg_arguments(self.dsn))
 
     async def install(self, keys: int) -> None:
         """As `pgq install` and `pgq autovac` do."""

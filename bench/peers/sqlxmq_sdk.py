@@ -8,9 +8,8 @@ from typing import Any
 
 import asyncpg
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
-from bench.peers.peer import Send, SendMany, Variant, payload
+from bench.peers.peer import Send, SendMany, Variant, asyncpg_arguments, payload
 from bench.peers.sqlxmq_worker import SqlxmqPeer, noop
 from sqlxmq import JobBuilder, spawn_many
 
@@ -27,10 +26,7 @@ class SdkPeer(SqlxmqPeer):
     async def connection(self) -> AsyncIterator[Any]:
         """A connection of the driver's that the settings name."""
         if self.settings["driver"] == "asyncpg":
-            parts = conninfo_to_dict(self.dsn)
-            session = await asyncpg.connect(
-                host=parts["host"], port=parts["port"], user=parts["user"], database=parts["dbname"]
-            )
+            session = await asyncpg.connect(**asyncpg_arguments(self.dsn))
             try:
                 yield session
             finally:
