@@ -325,6 +325,100 @@ END
 $$;
 COMMENT ON FUNCTION mq_refuse IS 'Internal. Raises the error for a bad argument.';
 
+-- sql/internal/mq_is_acceptable.sql
+-- Internal. Whether a job may be sent so; what is wrong, if not, mq_refuse_messages knows.
+-- The body is parsed when it is created: it depends on no search_path, and is inlined.
+CREATE FUNCTION mq_is_acceptable(
+    id              uuid,
+    delay           interval,
+    retries         integer,
+    retry_backoff   interval,
+    channel_name    text,
+    channel_args    text,
+    commit_interval interval,
+    ordered         boolean,
+    name            text,
+    priority        integer,
+    when_dead       text
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN id IS NOT NULL
+    AND length(name) BETWEEN 1 AND 1000
+    AND length(channel_name) <= 1000
+    AND length(channel_args) <= 1000
+    AND ordered IS NOT NULL
+    AND delay >= interval '0' AND delay <= interval '1000 years'
+    AND retries >= 0 AND retries <= 1000000000
+    AND retry_backoff >= interval '0' AND retry_backoff <= interval '1000 years'
+    AND (commit_interval IS NULL OR commit_interval BETWEEN interval '0' AND interval '1000 years')
+    AND priority BETWEEN -32768 AND 32767
+    AND when_dead IN ('hold', 'pass');
+COMMENT ON FUNCTION mq_is_acceptable IS 'Internal. Whether a job may be sent with these arguments.';
+
+-- sql/internal/mq_refuse_messages.sql
+-- Internal. Which of the messages that mq_insert was given is wrong, and why.
+-- Errors:  the first complaint, with the SQLSTATE and the name that mq_insert documents for it.
+CREATE FUNCTION mq_refuse_messages(new_messages mq_new_t[], priorities integer[], when_dead text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+DECLARE
+    bad     record;
+    used_id uuid;
+BEGIN
+    SELECT n, complaint.* INTO bad
+    FROM unnest(new_messages, priorities, when_dead) WITH ORDINALITY
+             AS m (id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
+                   ordered, name, payload_json, payload_bytes, priority, when_dead_choice, n)
+    CROSS JOIN LATERAL (
+        SELECT code, argument, value, rule
+        FROM (VALUES
+            (m.id IS NULL, '22004', 'id', NULL, 'every job must have an id'),
+            (m.name IS NULL, '22004', 'name', NULL, 'every job must have a name'),
+            (m.channel_name IS NULL, '22004', 'channel_name', NULL, 'it must be given; the default channel is '''''),
+            (m.channel_args IS NULL, '22004', 'channel_args', NULL, 'it must be given; without arguments it is '''''),
+            (m.ordered IS NULL, '22004', 'ordered', NULL, 'it must be true or false'),
+            (m.delay IS NULL, '22004', 'delay', NULL, 'it must be given; at once is 0'),
+            (m.retries IS NULL, '22004', 'retries', NULL, 'it must be given'),
+            (m.retry_backoff IS NULL, '22004', 'retry_backoff', NULL, 'it must be given'),
+            (length(m.name) NOT BETWEEN 1 AND 1000, CASE m.name WHEN '' THEN '22023' ELSE '22001' END,
+             'name', format('%L (%s characters)', left(m.name, 60), length(m.name)), 'it must have 1 to 1000 characters'),
+            (length(m.channel_name) > 1000, '22001', 'channel_name',
+             format('%L… (%s characters)', left(m.channel_name, 60), length(m.channel_name)), 'it may have at most 1000 characters'),
+            (length(m.channel_args) > 1000, '22001', 'channel_args',
+             format('%L… (%s characters)', left(m.channel_args, 60), length(m.channel_args)), 'it may have at most 1000 characters'),
+            (m.delay < interval '0' OR m.delay > interval '1000 years', '22023', 'delay', m.delay::text,
+             'it must be between 0 and 1000 years'),
+            (m.retries NOT BETWEEN 0 AND 1000000000, '22003', 'retries', m.retries::text, 'it must be between 0 and 1000000000'),
+            (m.retry_backoff < interval '0' OR m.retry_backoff > interval '1000 years', '22023', 'retry_backoff',
+             m.retry_backoff::text, 'it must be between 0 and 1000 years'),
+            (m.commit_interval < interval '0' OR m.commit_interval > interval '1000 years', '22023', 'commit_interval',
+             m.commit_interval::text, 'it must be NULL or between 0 and 1000 years'),
+            (m.priority IS NULL AND priorities IS NOT NULL, '22004', 'priority', NULL, 'it must be given; the default is 0'),
+            (m.priority NOT BETWEEN -32768 AND 32767, '22003', 'priority', m.priority::text,
+             'it must be between -32768 and 32767'),
+            (when_dead IS NOT NULL AND coalesce(m.when_dead_choice, '') NOT IN ('hold', 'pass'),
+             CASE WHEN m.when_dead_choice IS NULL THEN '22004' ELSE '22023' END,
+             'when_dead', quote_literal(m.when_dead_choice), 'it must be ''hold'' or ''pass''')
+        ) AS rules (is_broken, code, argument, value, rule)
+        WHERE is_broken
+        LIMIT 1
+    ) AS complaint
+    ORDER BY n
+    LIMIT 1;
+    IF FOUND THEN
+        PERFORM mq_refuse(bad.code, CASE cardinality(new_messages)
+            WHEN 1 THEN bad.argument ELSE format('%s of message %s', bad.argument, bad.n) END,
+            bad.value, bad.rule);
+    END IF;
+    SELECT m.id INTO used_id FROM unnest(new_messages) AS m
+    GROUP BY m.id HAVING count(*) > 1 OR (SELECT true FROM mq_msgs AS job WHERE job.id = m.id)
+    LIMIT 1;
+    PERFORM mq_refuse('23505', 'id', used_id::text, 'another job has this id');
+END
+$$;
+COMMENT ON FUNCTION mq_refuse_messages IS 'Internal. Refuses the first of the messages that mq_insert cannot take.';
+
 -- sql/internal/mq_parse_json.sql
 -- Internal. Makes JSON of texts, and names the first one that is none.
 -- Errors:  22P02 malformed JSON; the argument is named, with the message's number if there are several.
@@ -445,7 +539,7 @@ AS $$
 DECLARE
     me     CONSTANT text := pg_current_xact_id()::text;
     -- Whose epoch it is, and which.
-    joined CONSTANT text := current_setting('sqlxmq.epoch', true);
+    joined text := current_setting('sqlxmq.epoch', true);
     epoch  integer;
 BEGIN
     -- With the transaction's number, since anybody can set it, for a session, too.
@@ -454,11 +548,13 @@ BEGIN
     END IF;
     LOOP
         epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
-        PERFORM pg_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch);
+        IF NOT pg_try_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch) THEN
+            PERFORM pg_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch);
+        END IF;
         -- Before the lock was there, the epoch may have ended.
         EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1);
     END LOOP;
-    PERFORM set_config('sqlxmq.epoch', me || ' ' || epoch, true);
+    joined := set_config('sqlxmq.epoch', me || ' ' || epoch, true);
     RETURN epoch;
 END
 $$;
@@ -598,6 +694,17 @@ COMMENT ON FUNCTION mq_tend_epochs IS 'Internal. Lets polls begin after the epoc
 
 -- Who is to be notified
 
+-- sql/internal/mq_somebody_may_sleep.sql
+-- Internal. Whether somebody may be asleep who waits for jobs of this channel name. What mq_notify asks, as an
+-- expression: the body is parsed when it is created, depends on no search_path, and is inlined.
+CREATE FUNCTION mq_somebody_may_sleep(channel_name text) RETURNS boolean
+LANGUAGE sql VOLATILE
+RETURN coalesce(pg_catalog.pg_sequence_last_value('mq_notified_until'::regclass)
+                    >= pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()), false)
+    OR mq_somebody_holds('mq_notified_until'::regclass::oid::integer, pg_catalog.hashtext(channel_name))
+    OR mq_somebody_holds('mq_notified_until'::regclass::oid::integer, 0);
+COMMENT ON FUNCTION mq_somebody_may_sleep IS 'Internal. Whether somebody may be asleep who waits for jobs of this channel name.';
+
 -- sql/internal/mq_notify.sql
 -- Internal. Wakes the workers of these channel names, if any sleep, when the transaction commits; a name may
 -- stand there several times. 'mq' is what workers of all channels listen on.
@@ -609,18 +716,18 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
     class     CONSTANT integer := 'mq_notified_until'::regclass::oid::integer;
-    is_always CONSTANT boolean := pg_sequence_last_value('mq_notified_until') >= extract(epoch FROM clock_timestamp());
+    is_always CONSTANT boolean := pg_sequence_last_value('mq_notified_until') >= date_part('epoch', clock_timestamp());
     one       text;
 BEGIN
-    IF cardinality(channel_names) = 0 THEN
-        RETURN;
+    IF cardinality(channel_names) > 1 THEN
+        channel_names := ARRAY(SELECT DISTINCT c FROM unnest(channel_names) AS c);
     END IF;
-    FOR one IN SELECT DISTINCT c FROM unnest(channel_names) AS c LOOP
+    FOREACH one IN ARRAY channel_names LOOP
         IF is_always OR mq_somebody_holds(class, hashtext(one)) THEN
             PERFORM pg_notify(mq_notify_channel(one), '');
         END IF;
     END LOOP;
-    IF is_always OR mq_somebody_holds(class, 0) THEN
+    IF channel_names <> '{}' AND (is_always OR mq_somebody_holds(class, 0)) THEN
         PERFORM pg_notify('mq', '');
     END IF;
 END
@@ -777,6 +884,96 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION mq_join_channels IS 'Internal. Queues the sender of ordered jobs behind the other senders to the same channels.';
+
+-- sql/internal/mq_place_ordered.sql
+-- Internal. Gives ordered jobs that were just written their places: the first of a channel that had none
+-- becomes its head, the others are blocked behind it.
+-- Arguments: ids, the jobs; opened, those of their channels that had no ordered jobs (mq_join_channels);
+--          epoch, in which to issue tickets.
+CREATE FUNCTION mq_place_ordered(ids uuid[], opened uuid[], epoch integer) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET jit = off
+AS $$
+#variable_conflict use_variable
+BEGIN
+    WITH placed AS MATERIALIZED (
+        SELECT job.*, NOT (job.channel = ANY (opened) AND job.position = min(job.position) OVER (PARTITION BY job.channel)) AS is_blocked
+        FROM unnest(ids) AS mine (id)
+        CROSS JOIN LATERAL (
+            SELECT sent.id, sent.channel, sent.position, sent.due_at, sent.reserved_until
+            FROM mq_msgs AS sent WHERE sent.id = mine.id OFFSET 0) AS job
+    ), head AS (
+        INSERT INTO mq_heads (channel, id)
+        SELECT placed.channel, placed.id FROM placed WHERE NOT is_blocked
+    ), blocked AS (
+        INSERT INTO mq_blocked (channel, position, id)
+        SELECT placed.channel, placed.position, placed.id FROM placed WHERE is_blocked
+    ), scheduled AS (
+        -- A reservation has its end among the scheduled even while it is blocked, to expire in time.
+        INSERT INTO mq_scheduled (due_at, id)
+        SELECT coalesce(reserved_until, due_at), placed.id FROM placed
+        WHERE reserved_until IS NOT NULL OR due_at IS NOT NULL AND NOT is_blocked
+    )
+    INSERT INTO mq_ready (channel, priority, position, id, epoch)
+    SELECT placed.channel, 0, placed.position, placed.id, epoch FROM placed
+    WHERE reserved_until IS NULL AND due_at IS NULL AND NOT is_blocked;
+END
+$$;
+COMMENT ON FUNCTION mq_place_ordered IS 'Internal. Makes ordered jobs that were just written the heads of their channels, or blocks them behind these.';
+
+-- sql/internal/mq_insert_one.sql
+-- Internal. Sends one job without order that is acceptable and whose id is new. It does what mq_insert does, row by
+-- row: most jobs are sent by themselves, and the start of a statement over many costs more than the rest.
+-- Returns: the id.
+CREATE FUNCTION mq_insert_one(
+    id              uuid,
+    delay           interval,
+    retries         integer,
+    retry_backoff   interval,
+    channel_name    text,
+    channel_args    text,
+    commit_interval interval,
+    name            text,
+    payload_json    json,
+    payload_bytes   bytea,
+    priority        integer,
+    when_dead       text
+) RETURNS uuid
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    this_moment    CONSTANT timestamptz := clock_timestamp();
+    due_at         CONSTANT timestamptz := CASE WHEN delay > interval '0' THEN this_moment + delay END;
+    reserved_until CONSTANT timestamptz := this_moment + delay + commit_interval;
+    channel        CONSTANT uuid := mq_channel_key(channel_name, channel_args);
+    place          CONSTANT bigint := nextval('mq_position');
+    epoch          CONSTANT integer := mq_join_epoch();
+BEGIN
+    INSERT INTO mq_msgs (
+        id, channel, position, created_at, due_at, reserved_until, retry_backoff,
+        attempts_allowed, priority, ordered, passes_when_dead,
+        channel_name, channel_args, name, payload_json, payload_bytes)
+    VALUES (
+        id, channel, place, this_moment, due_at, reserved_until, retry_backoff,
+        retries + 1, priority, false, when_dead = 'pass',
+        channel_name, channel_args, name, payload_json, payload_bytes);
+    IF coalesce(reserved_until, due_at) IS NULL THEN
+        INSERT INTO mq_ready (channel, priority, position, id, epoch) VALUES (channel, priority, place, id, epoch);
+    ELSE
+        INSERT INTO mq_scheduled (due_at, id) VALUES (coalesce(reserved_until, due_at), id);
+    END IF;
+    IF mq_somebody_may_sleep(channel_name) THEN
+        PERFORM mq_notify(ARRAY[channel_name]);
+    END IF;
+    RETURN id;
+END
+$$;
+COMMENT ON FUNCTION mq_insert_one IS 'Internal. Sends one job without order.';
 
 -- sql/internal/mq_issue_ticket.sql
 -- Internal. Lets a job go that nothing is in front of: it is ready, or scheduled for its time.
@@ -962,14 +1159,17 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    this_moment CONSTANT timestamptz := clock_timestamp();
-    bad         record;
-    used_id     uuid;
-    documents   json[];
-    parsed      json[];
-    opened      uuid[] := ARRAY[]::uuid[];
-    any_ordered boolean;
-    epoch       integer;
+    this_moment   CONSTANT timestamptz := clock_timestamp();
+    bad           record;
+    one           mq_new_t;
+    all_right     boolean;
+    payloads      text[];
+    channel_names text[];
+    ordered_ids   uuid[];
+    documents     json[];
+    parsed        json[];
+    opened        uuid[];
+    epoch         integer;
 BEGIN
     IF new_messages IS NULL THEN
         PERFORM mq_refuse('22004', 'new_messages', NULL, 'it must be an array of mq_new_t');
@@ -982,77 +1182,45 @@ BEGIN
     ELSIF cardinality(headers) <> cardinality(new_messages) THEN
         PERFORM mq_refuse('22023', 'headers', format('of length %s', cardinality(headers)),
             format('it must be NULL or as long as new_messages, %s', cardinality(new_messages)));
+    ELSIF cardinality(new_messages) = 0 THEN
+        RETURN;
+    END IF;
+    IF array_dims(new_messages) = '[1:1]' AND headers IS NULL THEN
+        one := new_messages[1];
+        IF NOT one.ordered
+            AND mq_is_acceptable(
+                one.id, one.delay, one.retries, one.retry_backoff, one.channel_name, one.channel_args, one.commit_interval,
+                one.ordered, one.name,
+                CASE WHEN priorities IS NULL THEN 0 ELSE priorities[1] END,
+                CASE WHEN when_dead IS NULL THEN 'hold' ELSE when_dead[1] END)
+            AND (SELECT true FROM mq_msgs AS job WHERE job.id = one.id) IS NULL THEN
+            one.id := mq_insert_one(
+                one.id, one.delay, one.retries, one.retry_backoff, one.channel_name, one.channel_args, one.commit_interval,
+                one.name, (mq_parse_json('payload_json', ARRAY[one.payload_json]))[1], one.payload_bytes,
+                coalesce(priorities[1], 0), coalesce(when_dead[1], 'hold'));
+            RETURN;
+        END IF;
     END IF;
 
-    SELECT n, complaint.* INTO bad
-    FROM unnest(new_messages, priorities, when_dead) WITH ORDINALITY
+    -- One look at all of them. Which one is wrong, and how, is found out only where one is.
+    SELECT bool_and(mq_is_acceptable(
+               m.id, m.delay, m.retries, m.retry_backoff, m.channel_name, m.channel_args, m.commit_interval, m.ordered, m.name,
+               CASE WHEN priorities IS NULL THEN 0 ELSE m.priority END,
+               CASE WHEN when_dead IS NULL THEN 'hold' ELSE m.when_dead_choice END) IS TRUE
+               AND (SELECT true FROM mq_msgs AS job WHERE job.id = m.id) IS NULL),
+           array_agg(m.payload_json), array_agg(m.channel_name), array_agg(m.id) FILTER (WHERE m.ordered)
+    INTO all_right, payloads, channel_names, ordered_ids
+    FROM unnest(new_messages, priorities, when_dead)
              AS m (id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
-                   ordered, name, payload_json, payload_bytes, priority, when_dead_choice, n)
-    CROSS JOIN LATERAL (
-        SELECT code, argument, value, rule
-        FROM (VALUES
-            (m.id IS NULL, '22004', 'id', NULL, 'every job must have an id'),
-            (m.name IS NULL, '22004', 'name', NULL, 'every job must have a name'),
-            (m.channel_name IS NULL, '22004', 'channel_name', NULL, 'it must be given; the default channel is '''''),
-            (m.channel_args IS NULL, '22004', 'channel_args', NULL, 'it must be given; without arguments it is '''''),
-            (m.ordered IS NULL, '22004', 'ordered', NULL, 'it must be true or false'),
-            (m.delay IS NULL, '22004', 'delay', NULL, 'it must be given; at once is 0'),
-            (m.retries IS NULL, '22004', 'retries', NULL, 'it must be given'),
-            (m.retry_backoff IS NULL, '22004', 'retry_backoff', NULL, 'it must be given'),
-            (length(m.name) NOT BETWEEN 1 AND 1000, CASE m.name WHEN '' THEN '22023' ELSE '22001' END,
-             'name', format('%L (%s characters)', left(m.name, 60), length(m.name)), 'it must have 1 to 1000 characters'),
-            (length(m.channel_name) > 1000, '22001', 'channel_name',
-             format('%L… (%s characters)', left(m.channel_name, 60), length(m.channel_name)), 'it may have at most 1000 characters'),
-            (length(m.channel_args) > 1000, '22001', 'channel_args',
-             format('%L… (%s characters)', left(m.channel_args, 60), length(m.channel_args)), 'it may have at most 1000 characters'),
-            (m.delay < interval '0' OR m.delay > interval '1000 years', '22023', 'delay', m.delay::text,
-             'it must be between 0 and 1000 years'),
-            (m.retries NOT BETWEEN 0 AND 1000000000, '22003', 'retries', m.retries::text, 'it must be between 0 and 1000000000'),
-            (m.retry_backoff < interval '0' OR m.retry_backoff > interval '1000 years', '22023', 'retry_backoff',
-             m.retry_backoff::text, 'it must be between 0 and 1000 years'),
-            (m.commit_interval < interval '0' OR m.commit_interval > interval '1000 years', '22023', 'commit_interval',
-             m.commit_interval::text, 'it must be NULL or between 0 and 1000 years'),
-            (m.priority IS NULL AND priorities IS NOT NULL, '22004', 'priority', NULL, 'it must be given; the default is 0'),
-            (m.priority NOT BETWEEN -32768 AND 32767, '22003', 'priority', m.priority::text,
-             'it must be between -32768 and 32767'),
-            (when_dead IS NOT NULL AND coalesce(m.when_dead_choice, '') NOT IN ('hold', 'pass'),
-             CASE WHEN m.when_dead_choice IS NULL THEN '22004' ELSE '22023' END,
-             'when_dead', quote_literal(m.when_dead_choice), 'it must be ''hold'' or ''pass''')
-        ) AS rules (is_broken, code, argument, value, rule)
-        WHERE is_broken
-        LIMIT 1
-    ) AS complaint
-    -- The sum of all conditions, cheap enough to be evaluated for every job of every call.
-    WHERE (m.id IS NOT NULL
-           AND length(m.name) BETWEEN 1 AND 1000
-           AND length(m.channel_name) <= 1000
-           AND length(m.channel_args) <= 1000
-           AND m.ordered IS NOT NULL
-           AND m.delay >= interval '0' AND m.delay <= interval '1000 years'
-           AND m.retries BETWEEN 0 AND 1000000000
-           AND m.retry_backoff >= interval '0' AND m.retry_backoff <= interval '1000 years'
-           AND (m.commit_interval IS NULL
-                OR m.commit_interval >= interval '0' AND m.commit_interval <= interval '1000 years')
-           AND (priorities IS NULL OR m.priority BETWEEN -32768 AND 32767)
-           AND (when_dead IS NULL OR m.when_dead_choice IN ('hold', 'pass'))) IS NOT TRUE
-    LIMIT 1;
-    IF FOUND THEN
-        PERFORM mq_refuse(bad.code, CASE cardinality(new_messages)
-            WHEN 1 THEN bad.argument ELSE format('%s of message %s', bad.argument, bad.n) END,
-            bad.value, bad.rule);
+                   ordered, name, payload_json, payload_bytes, priority, when_dead_choice);
+    IF all_right AND cardinality(new_messages) > 1 THEN
+        all_right := (SELECT count(DISTINCT m.id) = count(*) FROM unnest(new_messages) AS m);
+    END IF;
+    IF NOT all_right THEN
+        PERFORM mq_refuse_messages(new_messages, priorities, when_dead);
     END IF;
 
-    SELECT m.id INTO used_id FROM unnest(new_messages) AS m
-    WHERE (SELECT true FROM mq_msgs AS job WHERE job.id = m.id)
-    LIMIT 1;
-    IF used_id IS NULL AND cardinality(new_messages) > 1 THEN
-        SELECT m.id INTO used_id FROM unnest(new_messages) AS m GROUP BY m.id HAVING count(*) > 1 LIMIT 1;
-    END IF;
-    IF used_id IS NOT NULL THEN
-        PERFORM mq_refuse('23505', 'id', used_id::text, 'another job has this id');
-    END IF;
-
-    documents := mq_parse_json('payload_json', ARRAY(SELECT m.payload_json FROM unnest(new_messages) AS m));
+    documents := mq_parse_json('payload_json', payloads);
     IF headers IS NOT NULL THEN
         parsed := mq_parse_json('headers', headers);
         SELECT n, m.document::text AS value INTO bad
@@ -1070,13 +1238,11 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT coalesce(bool_or(m.ordered), false) INTO any_ordered FROM unnest(new_messages) AS m;
-    IF any_ordered THEN
+    IF ordered_ids IS NOT NULL THEN
         opened := mq_join_channels(ARRAY(
             SELECT mq_channel_key(m.channel_name, m.channel_args)
             FROM unnest(new_messages) AS m WHERE m.ordered));
     END IF;
-
     epoch := mq_join_epoch();
     WITH job AS (
         INSERT INTO mq_msgs AS job (
@@ -1100,32 +1266,18 @@ BEGIN
                  AS m (id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
                        ordered, name, payload_json, payload_bytes, document, priority, when_dead_choice, header, n)
         ORDER BY n
-        RETURNING job.id, job.channel, job.priority, job.position, job.ordered,
-                  job.due_at, job.reserved_until
-    ), placed AS (
-        SELECT job.*, job.ordered AND NOT (
-            job.channel = ANY (opened)
-            AND job.position = min(job.position) OVER (PARTITION BY job.channel, job.ordered)) AS is_blocked
-        FROM job WHERE any_ordered
-        UNION ALL
-        SELECT job.*, false FROM job WHERE NOT any_ordered
-    ), head AS (
-        INSERT INTO mq_heads (channel, id)
-        SELECT channel, id FROM placed WHERE ordered AND NOT is_blocked
-    ), blocked AS (
-        INSERT INTO mq_blocked (channel, position, id)
-        SELECT channel, position, id FROM placed WHERE is_blocked
+        RETURNING job.id, job.channel, job.priority, job.position, job.ordered, coalesce(job.reserved_until, job.due_at) AS due_at
     ), scheduled AS (
-        -- A reservation has its end among the scheduled even while it is blocked, to expire in time.
         INSERT INTO mq_scheduled (due_at, id)
-        SELECT coalesce(reserved_until, due_at), id FROM placed
-        WHERE reserved_until IS NOT NULL OR due_at IS NOT NULL AND NOT is_blocked
+        SELECT due_at, id FROM job WHERE due_at IS NOT NULL AND NOT ordered
     )
     INSERT INTO mq_ready (channel, priority, position, id, epoch)
-    SELECT channel, priority, position, id, epoch FROM placed
-    WHERE reserved_until IS NULL AND due_at IS NULL AND NOT is_blocked;
+    SELECT channel, priority, position, id, epoch FROM job WHERE due_at IS NULL AND NOT ordered;
+    IF ordered_ids IS NOT NULL THEN
+        PERFORM mq_place_ordered(ordered_ids, opened, epoch);
+    END IF;
 
-    PERFORM mq_notify(ARRAY(SELECT m.channel_name FROM unnest(new_messages) AS m));
+    PERFORM mq_notify(channel_names);
 END
 $$;
 COMMENT ON FUNCTION mq_insert IS 'Sends jobs, all or none.';
@@ -1162,9 +1314,16 @@ CREATE FUNCTION mq_enqueue(
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
+#variable_conflict use_variable
 DECLARE
     new_id CONSTANT uuid := coalesce(id, mq_new_id());
 BEGIN
+    IF NOT ordered AND id IS NULL AND headers IS NULL
+        AND mq_is_acceptable(new_id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
+                             ordered, name, priority, when_dead) THEN
+        RETURN mq_insert_one(new_id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
+                             name, payload::text::json, payload_bytes, priority, when_dead);
+    END IF;
     PERFORM mq_insert(
         ARRAY[ROW(new_id, delay, retries, retry_backoff, channel_name, channel_args,
                   commit_interval, ordered, name, payload::text, payload_bytes)::mq_new_t],
@@ -1207,6 +1366,13 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    jobs    CONSTANT integer := cardinality(names);
+    -- NULL for what is not given.
+    lengths CONSTANT integer[] := ARRAY[
+        cardinality(payloads), cardinality(channel_names), cardinality(channel_args), cardinality(delays),
+        cardinality(retries), cardinality(retry_backoffs), cardinality(ordered), cardinality(priorities),
+        cardinality(commit_intervals), cardinality(payloads_bytes), cardinality(when_dead), cardinality(ids),
+        cardinality(headers)];
     bad     record;
     new_ids uuid[];
 BEGIN
@@ -1214,33 +1380,24 @@ BEGIN
         PERFORM mq_refuse('22004', 'names', NULL, 'it must be an array of job names');
     ELSIF array_ndims(names) > 1 THEN
         PERFORM mq_refuse('22023', 'names', names::text, 'it must have one dimension');
-    END IF;
-    SELECT given.argument, given.length INTO bad
-    FROM (VALUES
-        ('payloads', cardinality(payloads)),
-        ('channel_names', cardinality(channel_names)),
-        ('channel_args', cardinality(channel_args)),
-        ('delays', cardinality(delays)),
-        ('retries', cardinality(retries)),
-        ('retry_backoffs', cardinality(retry_backoffs)),
-        ('ordered', cardinality(ordered)),
-        ('priorities', cardinality(priorities)),
-        ('commit_intervals', cardinality(commit_intervals)),
-        ('payloads_bytes', cardinality(payloads_bytes)),
-        ('when_dead', cardinality(when_dead)),
-        ('ids', cardinality(ids)),
-        ('headers', cardinality(headers))
-    ) AS given (argument, length)
-    WHERE given.length <> cardinality(names)
-    LIMIT 1;
-    IF FOUND THEN
+    ELSIF jobs <> ANY (lengths) THEN
+        SELECT given.argument, given.length INTO bad
+        FROM unnest('{payloads, channel_names, channel_args, delays, retries, retry_backoffs, ordered,
+                      priorities, commit_intervals, payloads_bytes, when_dead, ids, headers}'::text[], lengths)
+                 AS given (argument, length)
+        WHERE given.length <> jobs
+        LIMIT 1;
         PERFORM mq_refuse('22023', bad.argument, format('of length %s', bad.length),
-            format('it must be NULL or as long as names, %s', cardinality(names)));
+            format('it must be NULL or as long as names, %s', jobs));
     END IF;
 
-    new_ids := ARRAY(
-        SELECT coalesce(job.id, mq_new_id())
-        FROM unnest(names, ids) WITH ORDINALITY AS job (name, id, n) ORDER BY n);
+    IF jobs = 1 AND ids IS NULL THEN
+        new_ids := ARRAY[mq_new_id()];
+    ELSE
+        new_ids := ARRAY(
+            SELECT coalesce(job.id, mq_new_id())
+            FROM unnest(names, ids) WITH ORDINALITY AS job (name, id, n) ORDER BY n);
+    END IF;
     PERFORM mq_insert(
         -- mq_enqueue's defaults: tests/pgtap/sending_many.sql compares.
         ARRAY(
@@ -1255,7 +1412,7 @@ BEGIN
         array_replace(priorities, NULL, 0),
         array_replace(when_dead, NULL, 'hold'),
         headers);
-    RETURN QUERY SELECT sent.id FROM unnest(new_ids) WITH ORDINALITY AS sent (id, n) ORDER BY n;
+    RETURN QUERY SELECT unnest(new_ids);
 END
 $$;
 COMMENT ON FUNCTION mq_enqueue_many IS 'Sends many jobs, all or none, and returns their ids.';
@@ -2978,10 +3135,14 @@ COMMENT ON FUNCTION mq_grant IS 'Gives a role what a producer, worker, observer 
 -- PUBLIC can call nothing and read nothing; mq_grant opens what a role needs.
 REVOKE ALL ON FUNCTION
     mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]), mq_notify_until(timestamptz, pg_snapshot),
-    mq_somebody_holds(integer, integer), mq_fall_asleep(text[], pg_snapshot), mq_wake_up(), mq_join_epoch(), mq_begin_epoch(bigint), mq_tend_epochs(),
+    mq_somebody_holds(integer, integer), mq_somebody_may_sleep(text), mq_fall_asleep(text[], pg_snapshot), mq_wake_up(), mq_join_epoch(), mq_begin_epoch(bigint), mq_tend_epochs(),
     mq_carry_over(integer, integer),
     mq_set_marks(timestamptz, timestamptz, timestamptz, boolean, boolean),
-    mq_refuse(text, text, text, text), mq_parse_json(text, text[]), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
+    mq_refuse(text, text, text, text),
+    mq_is_acceptable(uuid, interval, integer, interval, text, text, interval, boolean, text, integer, text),
+    mq_refuse_messages(mq_new_t[], integer[], text[]), mq_place_ordered(uuid[], uuid[], integer),
+    mq_insert_one(uuid, interval, integer, interval, text, text, interval, text, json, bytea, integer, text),
+    mq_parse_json(text, text[]), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
     mq_raise_lost_lease(uuid, integer), mq_join_channels(uuid[]), mq_issue_ticket(mq_msgs),
     mq_advance_channel(mq_msgs), mq_leave_channel(), mq_settle_idle_channels(),
     mq_insert(mq_new_t[], integer[], text[], text[]),

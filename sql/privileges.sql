@@ -1,10 +1,14 @@
 -- PUBLIC can call nothing and read nothing; mq_grant opens what a role needs.
 REVOKE ALL ON FUNCTION
     mq_channel_key(text, text), mq_new_id(), mq_notify_channel(text), mq_notify(text[]), mq_notify_until(timestamptz, pg_snapshot),
-    mq_somebody_holds(integer, integer), mq_fall_asleep(text[], pg_snapshot), mq_wake_up(), mq_join_epoch(), mq_begin_epoch(bigint), mq_tend_epochs(),
+    mq_somebody_holds(integer, integer), mq_somebody_may_sleep(text), mq_fall_asleep(text[], pg_snapshot), mq_wake_up(), mq_join_epoch(), mq_begin_epoch(bigint), mq_tend_epochs(),
     mq_carry_over(integer, integer),
     mq_set_marks(timestamptz, timestamptz, timestamptz, boolean, boolean),
-    mq_refuse(text, text, text, text), mq_parse_json(text, text[]), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
+    mq_refuse(text, text, text, text),
+    mq_is_acceptable(uuid, interval, integer, interval, text, text, interval, boolean, text, integer, text),
+    mq_refuse_messages(mq_new_t[], integer[], text[]), mq_place_ordered(uuid[], uuid[], integer),
+    mq_insert_one(uuid, interval, integer, interval, text, text, interval, text, json, bytea, integer, text),
+    mq_parse_json(text, text[]), mq_check_ids(uuid[], integer[], boolean), mq_check_channel_names(text[]),
     mq_raise_lost_lease(uuid, integer), mq_join_channels(uuid[]), mq_issue_ticket(mq_msgs),
     mq_advance_channel(mq_msgs), mq_leave_channel(), mq_settle_idle_channels(),
     mq_insert(mq_new_t[], integer[], text[], text[]),

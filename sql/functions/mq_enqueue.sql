@@ -29,9 +29,16 @@ CREATE FUNCTION mq_enqueue(
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
+#variable_conflict use_variable
 DECLARE
     new_id CONSTANT uuid := coalesce(id, mq_new_id());
 BEGIN
+    IF NOT ordered AND id IS NULL AND headers IS NULL
+        AND mq_is_acceptable(new_id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
+                             ordered, name, priority, when_dead) THEN
+        RETURN mq_insert_one(new_id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
+                             name, payload::text::json, payload_bytes, priority, when_dead);
+    END IF;
     PERFORM mq_insert(
         ARRAY[ROW(new_id, delay, retries, retry_backoff, channel_name, channel_args,
                   commit_interval, ordered, name, payload::text, payload_bytes)::mq_new_t],

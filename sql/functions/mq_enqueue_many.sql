@@ -28,6 +28,13 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    jobs    CONSTANT integer := cardinality(names);
+    -- NULL for what is not given.
+    lengths CONSTANT integer[] := ARRAY[
+        cardinality(payloads), cardinality(channel_names), cardinality(channel_args), cardinality(delays),
+        cardinality(retries), cardinality(retry_backoffs), cardinality(ordered), cardinality(priorities),
+        cardinality(commit_intervals), cardinality(payloads_bytes), cardinality(when_dead), cardinality(ids),
+        cardinality(headers)];
     bad     record;
     new_ids uuid[];
 BEGIN
@@ -35,33 +42,24 @@ BEGIN
         PERFORM mq_refuse('22004', 'names', NULL, 'it must be an array of job names');
     ELSIF array_ndims(names) > 1 THEN
         PERFORM mq_refuse('22023', 'names', names::text, 'it must have one dimension');
-    END IF;
-    SELECT given.argument, given.length INTO bad
-    FROM (VALUES
-        ('payloads', cardinality(payloads)),
-        ('channel_names', cardinality(channel_names)),
-        ('channel_args', cardinality(channel_args)),
-        ('delays', cardinality(delays)),
-        ('retries', cardinality(retries)),
-        ('retry_backoffs', cardinality(retry_backoffs)),
-        ('ordered', cardinality(ordered)),
-        ('priorities', cardinality(priorities)),
-        ('commit_intervals', cardinality(commit_intervals)),
-        ('payloads_bytes', cardinality(payloads_bytes)),
-        ('when_dead', cardinality(when_dead)),
-        ('ids', cardinality(ids)),
-        ('headers', cardinality(headers))
-    ) AS given (argument, length)
-    WHERE given.length <> cardinality(names)
-    LIMIT 1;
-    IF FOUND THEN
+    ELSIF jobs <> ANY (lengths) THEN
+        SELECT given.argument, given.length INTO bad
+        FROM unnest('{payloads, channel_names, channel_args, delays, retries, retry_backoffs, ordered,
+                      priorities, commit_intervals, payloads_bytes, when_dead, ids, headers}'::text[], lengths)
+                 AS given (argument, length)
+        WHERE given.length <> jobs
+        LIMIT 1;
         PERFORM mq_refuse('22023', bad.argument, format('of length %s', bad.length),
-            format('it must be NULL or as long as names, %s', cardinality(names)));
+            format('it must be NULL or as long as names, %s', jobs));
     END IF;
 
-    new_ids := ARRAY(
-        SELECT coalesce(job.id, mq_new_id())
-        FROM unnest(names, ids) WITH ORDINALITY AS job (name, id, n) ORDER BY n);
+    IF jobs = 1 AND ids IS NULL THEN
+        new_ids := ARRAY[mq_new_id()];
+    ELSE
+        new_ids := ARRAY(
+            SELECT coalesce(job.id, mq_new_id())
+            FROM unnest(names, ids) WITH ORDINALITY AS job (name, id, n) ORDER BY n);
+    END IF;
     PERFORM mq_insert(
         -- mq_enqueue's defaults: tests/pgtap/sending_many.sql compares.
         ARRAY(
@@ -76,7 +74,7 @@ BEGIN
         array_replace(priorities, NULL, 0),
         array_replace(when_dead, NULL, 'hold'),
         headers);
-    RETURN QUERY SELECT sent.id FROM unnest(new_ids) WITH ORDINALITY AS sent (id, n) ORDER BY n;
+    RETURN QUERY SELECT unnest(new_ids);
 END
 $$;
 COMMENT ON FUNCTION mq_enqueue_many IS 'Sends many jobs, all or none, and returns their ids.';

@@ -22,14 +22,17 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    this_moment CONSTANT timestamptz := clock_timestamp();
-    bad         record;
-    used_id     uuid;
-    documents   json[];
-    parsed      json[];
-    opened      uuid[] := ARRAY[]::uuid[];
-    any_ordered boolean;
-    epoch       integer;
+    this_moment   CONSTANT timestamptz := clock_timestamp();
+    bad           record;
+    one           mq_new_t;
+    all_right     boolean;
+    payloads      text[];
+    channel_names text[];
+    ordered_ids   uuid[];
+    documents     json[];
+    parsed        json[];
+    opened        uuid[];
+    epoch         integer;
 BEGIN
     IF new_messages IS NULL THEN
         PERFORM mq_refuse('22004', 'new_messages', NULL, 'it must be an array of mq_new_t');
@@ -42,77 +45,45 @@ BEGIN
     ELSIF cardinality(headers) <> cardinality(new_messages) THEN
         PERFORM mq_refuse('22023', 'headers', format('of length %s', cardinality(headers)),
             format('it must be NULL or as long as new_messages, %s', cardinality(new_messages)));
+    ELSIF cardinality(new_messages) = 0 THEN
+        RETURN;
+    END IF;
+    IF array_dims(new_messages) = '[1:1]' AND headers IS NULL THEN
+        one := new_messages[1];
+        IF NOT one.ordered
+            AND mq_is_acceptable(
+                one.id, one.delay, one.retries, one.retry_backoff, one.channel_name, one.channel_args, one.commit_interval,
+                one.ordered, one.name,
+                CASE WHEN priorities IS NULL THEN 0 ELSE priorities[1] END,
+                CASE WHEN when_dead IS NULL THEN 'hold' ELSE when_dead[1] END)
+            AND (SELECT true FROM mq_msgs AS job WHERE job.id = one.id) IS NULL THEN
+            one.id := mq_insert_one(
+                one.id, one.delay, one.retries, one.retry_backoff, one.channel_name, one.channel_args, one.commit_interval,
+                one.name, (mq_parse_json('payload_json', ARRAY[one.payload_json]))[1], one.payload_bytes,
+                coalesce(priorities[1], 0), coalesce(when_dead[1], 'hold'));
+            RETURN;
+        END IF;
     END IF;
 
-    SELECT n, complaint.* INTO bad
-    FROM unnest(new_messages, priorities, when_dead) WITH ORDINALITY
+    -- One look at all of them. Which one is wrong, and how, is found out only where one is.
+    SELECT bool_and(mq_is_acceptable(
+               m.id, m.delay, m.retries, m.retry_backoff, m.channel_name, m.channel_args, m.commit_interval, m.ordered, m.name,
+               CASE WHEN priorities IS NULL THEN 0 ELSE m.priority END,
+               CASE WHEN when_dead IS NULL THEN 'hold' ELSE m.when_dead_choice END) IS TRUE
+               AND (SELECT true FROM mq_msgs AS job WHERE job.id = m.id) IS NULL),
+           array_agg(m.payload_json), array_agg(m.channel_name), array_agg(m.id) FILTER (WHERE m.ordered)
+    INTO all_right, payloads, channel_names, ordered_ids
+    FROM unnest(new_messages, priorities, when_dead)
              AS m (id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
-                   ordered, name, payload_json, payload_bytes, priority, when_dead_choice, n)
-    CROSS JOIN LATERAL (
-        SELECT code, argument, value, rule
-        FROM (VALUES
-            (m.id IS NULL, '22004', 'id', NULL, 'every job must have an id'),
-            (m.name IS NULL, '22004', 'name', NULL, 'every job must have a name'),
-            (m.channel_name IS NULL, '22004', 'channel_name', NULL, 'it must be given; the default channel is '''''),
-            (m.channel_args IS NULL, '22004', 'channel_args', NULL, 'it must be given; without arguments it is '''''),
-            (m.ordered IS NULL, '22004', 'ordered', NULL, 'it must be true or false'),
-            (m.delay IS NULL, '22004', 'delay', NULL, 'it must be given; at once is 0'),
-            (m.retries IS NULL, '22004', 'retries', NULL, 'it must be given'),
-            (m.retry_backoff IS NULL, '22004', 'retry_backoff', NULL, 'it must be given'),
-            (length(m.name) NOT BETWEEN 1 AND 1000, CASE m.name WHEN '' THEN '22023' ELSE '22001' END,
-             'name', format('%L (%s characters)', left(m.name, 60), length(m.name)), 'it must have 1 to 1000 characters'),
-            (length(m.channel_name) > 1000, '22001', 'channel_name',
-             format('%L… (%s characters)', left(m.channel_name, 60), length(m.channel_name)), 'it may have at most 1000 characters'),
-            (length(m.channel_args) > 1000, '22001', 'channel_args',
-             format('%L… (%s characters)', left(m.channel_args, 60), length(m.channel_args)), 'it may have at most 1000 characters'),
-            (m.delay < interval '0' OR m.delay > interval '1000 years', '22023', 'delay', m.delay::text,
-             'it must be between 0 and 1000 years'),
-            (m.retries NOT BETWEEN 0 AND 1000000000, '22003', 'retries', m.retries::text, 'it must be between 0 and 1000000000'),
-            (m.retry_backoff < interval '0' OR m.retry_backoff > interval '1000 years', '22023', 'retry_backoff',
-             m.retry_backoff::text, 'it must be between 0 and 1000 years'),
-            (m.commit_interval < interval '0' OR m.commit_interval > interval '1000 years', '22023', 'commit_interval',
-             m.commit_interval::text, 'it must be NULL or between 0 and 1000 years'),
-            (m.priority IS NULL AND priorities IS NOT NULL, '22004', 'priority', NULL, 'it must be given; the default is 0'),
-            (m.priority NOT BETWEEN -32768 AND 32767, '22003', 'priority', m.priority::text,
-             'it must be between -32768 and 32767'),
-            (when_dead IS NOT NULL AND coalesce(m.when_dead_choice, '') NOT IN ('hold', 'pass'),
-             CASE WHEN m.when_dead_choice IS NULL THEN '22004' ELSE '22023' END,
-             'when_dead', quote_literal(m.when_dead_choice), 'it must be ''hold'' or ''pass''')
-        ) AS rules (is_broken, code, argument, value, rule)
-        WHERE is_broken
-        LIMIT 1
-    ) AS complaint
-    -- The sum of all conditions, cheap enough to be evaluated for every job of every call.
-    WHERE (m.id IS NOT NULL
-           AND length(m.name) BETWEEN 1 AND 1000
-           AND length(m.channel_name) <= 1000
-           AND length(m.channel_args) <= 1000
-           AND m.ordered IS NOT NULL
-           AND m.delay >= interval '0' AND m.delay <= interval '1000 years'
-           AND m.retries BETWEEN 0 AND 1000000000
-           AND m.retry_backoff >= interval '0' AND m.retry_backoff <= interval '1000 years'
-           AND (m.commit_interval IS NULL
-                OR m.commit_interval >= interval '0' AND m.commit_interval <= interval '1000 years')
-           AND (priorities IS NULL OR m.priority BETWEEN -32768 AND 32767)
-           AND (when_dead IS NULL OR m.when_dead_choice IN ('hold', 'pass'))) IS NOT TRUE
-    LIMIT 1;
-    IF FOUND THEN
-        PERFORM mq_refuse(bad.code, CASE cardinality(new_messages)
-            WHEN 1 THEN bad.argument ELSE format('%s of message %s', bad.argument, bad.n) END,
-            bad.value, bad.rule);
+                   ordered, name, payload_json, payload_bytes, priority, when_dead_choice);
+    IF all_right AND cardinality(new_messages) > 1 THEN
+        all_right := (SELECT count(DISTINCT m.id) = count(*) FROM unnest(new_messages) AS m);
+    END IF;
+    IF NOT all_right THEN
+        PERFORM mq_refuse_messages(new_messages, priorities, when_dead);
     END IF;
 
-    SELECT m.id INTO used_id FROM unnest(new_messages) AS m
-    WHERE (SELECT true FROM mq_msgs AS job WHERE job.id = m.id)
-    LIMIT 1;
-    IF used_id IS NULL AND cardinality(new_messages) > 1 THEN
-        SELECT m.id INTO used_id FROM unnest(new_messages) AS m GROUP BY m.id HAVING count(*) > 1 LIMIT 1;
-    END IF;
-    IF used_id IS NOT NULL THEN
-        PERFORM mq_refuse('23505', 'id', used_id::text, 'another job has this id');
-    END IF;
-
-    documents := mq_parse_json('payload_json', ARRAY(SELECT m.payload_json FROM unnest(new_messages) AS m));
+    documents := mq_parse_json('payload_json', payloads);
     IF headers IS NOT NULL THEN
         parsed := mq_parse_json('headers', headers);
         SELECT n, m.document::text AS value INTO bad
@@ -130,13 +101,11 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT coalesce(bool_or(m.ordered), false) INTO any_ordered FROM unnest(new_messages) AS m;
-    IF any_ordered THEN
+    IF ordered_ids IS NOT NULL THEN
         opened := mq_join_channels(ARRAY(
             SELECT mq_channel_key(m.channel_name, m.channel_args)
             FROM unnest(new_messages) AS m WHERE m.ordered));
     END IF;
-
     epoch := mq_join_epoch();
     WITH job AS (
         INSERT INTO mq_msgs AS job (
@@ -160,32 +129,18 @@ BEGIN
                  AS m (id, delay, retries, retry_backoff, channel_name, channel_args, commit_interval,
                        ordered, name, payload_json, payload_bytes, document, priority, when_dead_choice, header, n)
         ORDER BY n
-        RETURNING job.id, job.channel, job.priority, job.position, job.ordered,
-                  job.due_at, job.reserved_until
-    ), placed AS (
-        SELECT job.*, job.ordered AND NOT (
-            job.channel = ANY (opened)
-            AND job.position = min(job.position) OVER (PARTITION BY job.channel, job.ordered)) AS is_blocked
-        FROM job WHERE any_ordered
-        UNION ALL
-        SELECT job.*, false FROM job WHERE NOT any_ordered
-    ), head AS (
-        INSERT INTO mq_heads (channel, id)
-        SELECT channel, id FROM placed WHERE ordered AND NOT is_blocked
-    ), blocked AS (
-        INSERT INTO mq_blocked (channel, position, id)
-        SELECT channel, position, id FROM placed WHERE is_blocked
+        RETURNING job.id, job.channel, job.priority, job.position, job.ordered, coalesce(job.reserved_until, job.due_at) AS due_at
     ), scheduled AS (
-        -- A reservation has its end among the scheduled even while it is blocked, to expire in time.
         INSERT INTO mq_scheduled (due_at, id)
-        SELECT coalesce(reserved_until, due_at), id FROM placed
-        WHERE reserved_until IS NOT NULL OR due_at IS NOT NULL AND NOT is_blocked
+        SELECT due_at, id FROM job WHERE due_at IS NOT NULL AND NOT ordered
     )
     INSERT INTO mq_ready (channel, priority, position, id, epoch)
-    SELECT channel, priority, position, id, epoch FROM placed
-    WHERE reserved_until IS NULL AND due_at IS NULL AND NOT is_blocked;
+    SELECT channel, priority, position, id, epoch FROM job WHERE due_at IS NULL AND NOT ordered;
+    IF ordered_ids IS NOT NULL THEN
+        PERFORM mq_place_ordered(ordered_ids, opened, epoch);
+    END IF;
 
-    PERFORM mq_notify(ARRAY(SELECT m.channel_name FROM unnest(new_messages) AS m));
+    PERFORM mq_notify(channel_names);
 END
 $$;
 COMMENT ON FUNCTION mq_insert IS 'Sends jobs, all or none.';

@@ -8,7 +8,7 @@ AS $$
 DECLARE
     me     CONSTANT text := pg_current_xact_id()::text;
     -- Whose epoch it is, and which.
-    joined CONSTANT text := current_setting('sqlxmq.epoch', true);
+    joined text := current_setting('sqlxmq.epoch', true);
     epoch  integer;
 BEGIN
     -- With the transaction's number, since anybody can set it, for a session, too.
@@ -17,11 +17,13 @@ BEGIN
     END IF;
     LOOP
         epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
-        PERFORM pg_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch);
+        IF NOT pg_try_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch) THEN
+            PERFORM pg_advisory_xact_lock_shared('mq_epoch'::regclass::oid::integer, epoch);
+        END IF;
         -- Before the lock was there, the epoch may have ended.
         EXIT WHEN epoch = coalesce(pg_sequence_last_value('mq_epoch'), 1);
     END LOOP;
-    PERFORM set_config('sqlxmq.epoch', me || ' ' || epoch, true);
+    joined := set_config('sqlxmq.epoch', me || ' ' || epoch, true);
     RETURN epoch;
 END
 $$;

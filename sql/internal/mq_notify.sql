@@ -8,18 +8,18 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 AS $$
 DECLARE
     class     CONSTANT integer := 'mq_notified_until'::regclass::oid::integer;
-    is_always CONSTANT boolean := pg_sequence_last_value('mq_notified_until') >= extract(epoch FROM clock_timestamp());
+    is_always CONSTANT boolean := pg_sequence_last_value('mq_notified_until') >= date_part('epoch', clock_timestamp());
     one       text;
 BEGIN
-    IF cardinality(channel_names) = 0 THEN
-        RETURN;
+    IF cardinality(channel_names) > 1 THEN
+        channel_names := ARRAY(SELECT DISTINCT c FROM unnest(channel_names) AS c);
     END IF;
-    FOR one IN SELECT DISTINCT c FROM unnest(channel_names) AS c LOOP
+    FOREACH one IN ARRAY channel_names LOOP
         IF is_always OR mq_somebody_holds(class, hashtext(one)) THEN
             PERFORM pg_notify(mq_notify_channel(one), '');
         END IF;
     END LOOP;
-    IF is_always OR mq_somebody_holds(class, 0) THEN
+    IF channel_names <> '{}' AND (is_always OR mq_somebody_holds(class, 0)) THEN
         PERFORM pg_notify('mq', '');
     END IF;
 END
