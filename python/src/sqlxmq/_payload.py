@@ -47,6 +47,10 @@ def _plain_time(value: datetime | time) -> time:
     return time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold)
 
 
+# Made once: json.dumps makes one for each call that has settings.
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
 def _is_pydantic_model(kind: Any) -> bool:
     # Nobody has a model of pydantic without having imported pydantic.
     pydantic = sys.modules.get("pydantic")
@@ -78,7 +82,7 @@ def to_json(value: Any) -> str:
     """
     try:
         builtins = msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_other)
-        text = json.dumps(builtins, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = _ENCODER.encode(builtins)
     except RecursionError:
         raise ValueError("it is nested too deeply, or contains itself") from None
     text.encode()
@@ -169,6 +173,11 @@ class ArgumentsPayload:
         # With those from the context, so that positions mean what they mean to the function.
         self._signature = inspect.Signature(list(parameters))
         self._from_context = {parameter.name for parameter in from_context}
+        self._needed = {
+            name
+            for name, parameter in self._signature.parameters.items()
+            if parameter.default is parameter.empty and name not in self._from_context
+        }
         # The names of the arguments, and those of the fields that they are decoded into.
         self._fields: dict[str, str] = {}
         fields: list[Any] = []
@@ -193,21 +202,14 @@ class ArgumentsPayload:
             TypeError: these are not the function's arguments.
             EncodingError: an argument cannot be written as JSON, or is not of its parameter's type.
         """
+        arguments = self._bound(args, kwargs)
         try:
-            arguments = self._signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise TypeError(f"job {self._job_name}: {error}") from None
-        parts = []
-        for name, value in arguments.items():
-            if name in self._from_context:
-                raise TypeError(f"job {self._job_name}: {name} is not sent: the worker gives it from its context")
-            try:
-                parts.append(f'"{name}":{to_json(value)}')
-            except (TypeError, ValueError, msgspec.MsgspecError) as error:
-                raise EncodingError(
-                    f"job {self._job_name}: argument {name} is {shown(value)}, which JSON cannot hold: {error}"
-                ) from None
-        text = "{" + ",".join(parts) + "}"
+            text = to_json(arguments)
+        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            name, value, error = self._unwritable(arguments, error)
+            raise EncodingError(
+                f"job {self._job_name}: argument {name} is {shown(value)}, which JSON cannot hold: {error}"
+            ) from None
         try:
             _check_type(arguments, self._kind)
             self._decoder.decode(text)
@@ -217,6 +219,30 @@ class ArgumentsPayload:
             what = f"argument {name} is {shown(arguments[name])}" if name in arguments else f"arguments {text:.200}"
             raise EncodingError(f"job {self._job_name}: {what}, which the worker would refuse: {error}") from None
         return text
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments by name. Raises TypeError if they are not the function's, or not for the sender to give."""
+        # All of them by name, as most calls have it, needs no signature to be gone through.
+        if not args and self._needed <= kwargs.keys() <= self._fields.keys():
+            return kwargs
+        try:
+            arguments = self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"job {self._job_name}: {error}") from None
+        for name in arguments:
+            if name in self._from_context:
+                raise TypeError(f"job {self._job_name}: {name} is not sent: the worker gives it from its context")
+        return arguments
+
+    def _unwritable(self, arguments: Mapping[str, Any], error: Exception) -> tuple[str, Any, Exception]:
+        """The first argument that cannot be written as JSON, its name first, and why; error is that of all."""
+        for name, value in arguments.items():
+            try:
+                to_json(value)
+            except (TypeError, ValueError, msgspec.MsgspecError) as reason:
+                return name, value, reason
+        # Each by itself can: together they are nested too deeply.
+        return ", ".join(arguments), dict(arguments), error
 
     def decode(self, text: str | None) -> dict[str, Any]:
         """The arguments by name; those that were not sent are left to the function's defaults.

@@ -61,17 +61,17 @@ def _text(id: UUID | str) -> str:
 # The arguments of mq_enqueue_many, and the builder's attribute that fills each. What no message of a
 # call sets is left to the database's default.
 _SENT: tuple[tuple[str, str, str], ...] = (
-    ("payloads", "text[]", "raw_json"),
-    ("channel_names", "text[]", "channel_name"),
-    ("channel_args", "text[]", "channel_args"),
-    ("delays", "interval[]", "delay"),
-    ("retries", "integer[]", "retries"),
-    ("retry_backoffs", "interval[]", "retry_backoff"),
-    ("ordered", "boolean[]", "ordered"),
-    ("priorities", "integer[]", "priority"),
-    ("commit_intervals", "interval[]", "commit_interval"),
-    ("payloads_bytes", "bytea[]", "raw_bytes"),
-    ("when_dead", "text[]", "when_dead"),
+    ("payloads", "text", "raw_json"),
+    ("channel_names", "text", "channel_name"),
+    ("channel_args", "text", "channel_args"),
+    ("delays", "interval", "delay"),
+    ("retries", "integer", "retries"),
+    ("retry_backoffs", "interval", "retry_backoff"),
+    ("ordered", "boolean", "ordered"),
+    ("priorities", "integer", "priority"),
+    ("commit_intervals", "interval", "commit_interval"),
+    ("payloads_bytes", "bytea", "raw_bytes"),
+    ("when_dead", "text", "when_dead"),
 )
 
 # All jobs, in the order in which they were sent.
@@ -85,18 +85,32 @@ JOBS = """
 
 def enqueue(builders: Sequence[JobBuilder], headers: Sequence[str | None]) -> Statement[list[UUID]]:
     """Sends jobs, all or none; their ids, in the same order."""
-    parameters: list[Any] = [[builder.name for builder in builders]]
-    arguments = ["$1::text[]"]
+    parameters: list[Any] = []
+    arguments: list[str] = []
 
-    def add(argument: str, type: str, values: list[Any]) -> None:
-        if any(value is not None for value in values):
+    def add(argument: str, type: str, values: list[Any], cast: str = "") -> None:
+        first = values[0] if values else None
+        if first is None or values.count(first) < len(values):
             parameters.append(values)
-            arguments.append(f"{argument} => ${len(parameters)}::{type}")
+            value = f"${len(parameters)}::{type}[]"
+        elif len(values) == 1:
+            parameters.append(first)
+            value = f"ARRAY[${len(parameters)}::{type}]"
+        else:
+            # The same for all: sent once.
+            parameters.extend((first, len(values)))
+            value = f"array_fill(${len(parameters) - 1}::{type}, ARRAY[${len(parameters)}::integer])"
+        arguments.append(f"{argument} => {value}{cast}")
 
+    def add_if_set(argument: str, type: str, values: list[Any], cast: str = "") -> None:
+        if any(value is not None for value in values):
+            add(argument, type, values, cast)
+
+    add("names", "text", [builder.name for builder in builders])
     for argument, type, attribute in _SENT:
-        add(argument, type, [getattr(builder, attribute) for builder in builders])
-    add("ids", "text[]::uuid[]", [None if builder.id is None else str(builder.id) for builder in builders])
-    add("headers", "text[]", list(headers))
+        add_if_set(argument, type, [getattr(builder, attribute) for builder in builders])
+    add_if_set("ids", "text", [None if builder.id is None else str(builder.id) for builder in builders], "::uuid[]")
+    add_if_set("headers", "text", list(headers))
     return Statement(f"SELECT mq_enqueue_many({', '.join(arguments)})::text", parameters, _ids)
 
 
