@@ -224,6 +224,13 @@ COMMENT ON SEQUENCE mq_notified_until IS 'Until then somebody may sleep who does
 CREATE SEQUENCE mq_notified_since MINVALUE 0 START 0;
 COMMENT ON SEQUENCE mq_notified_since IS 'Number of the transaction before which a sender may have seen nobody whom that time is for. Not dumped.';
 
+CREATE VIEW mq_sleeps_for AS
+SELECT objid::integer AS key
+FROM pg_locks
+WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+  AND classid = 'mq_notified_until'::regclass::oid AND objsubid = 2;
+COMMENT ON VIEW mq_sleeps_for IS 'Internal. The channel names, as their hashes (0: all), for which this session holds the lock that says that it is asleep.';
+
 -- sql/tables/mq_settings.sql
 -- No row is inserted here: a restored dump brings its own, and must not meet another.
 CREATE TABLE mq_settings (
@@ -771,8 +778,7 @@ AS $$
 DECLARE
     class CONSTANT integer := 'mq_notified_until'::regclass::oid::integer;
 BEGIN
-    PERFORM pg_advisory_unlock_shared(class, objid::integer) FROM pg_locks
-    WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid::integer = class AND objsubid = 2;
+    PERFORM pg_advisory_unlock_shared(class, key) FROM mq_sleeps_for;
     PERFORM set_config('sqlxmq.asleep', '', false);
 END
 $$;
@@ -801,9 +807,7 @@ DECLARE
 BEGIN
     -- By the locks, not by the setting alone: a transaction that is rolled back undoes only that.
     IF coalesce(asleep, '') !~ '^[0-9]{1,18} [0-9]{1,18}$'
-        OR keys <> ARRAY(SELECT objid::integer FROM pg_locks
-                         WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid::integer = class AND objsubid = 2
-                         ORDER BY 1) THEN
+        OR keys <> ARRAY(SELECT key FROM mq_sleeps_for ORDER BY key) THEN
         PERFORM mq_wake_up();
         PERFORM pg_advisory_lock_shared(class, key) FROM unnest(keys) AS key;
         -- Whoever looked before the locks were there has a smaller number.
@@ -923,57 +927,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION mq_place_ordered IS 'Internal. Makes ordered jobs that were just written the heads of their channels, or blocks them behind these.';
-
--- sql/internal/mq_insert_one.sql
--- Internal. Sends one job without order that is acceptable and whose id is new. It does what mq_insert does, row by
--- row: most jobs are sent by themselves, and the start of a statement over many costs more than the rest.
--- Returns: the id.
-CREATE FUNCTION mq_insert_one(
-    id              uuid,
-    delay           interval,
-    retries         integer,
-    retry_backoff   interval,
-    channel_name    text,
-    channel_args    text,
-    commit_interval interval,
-    name            text,
-    payload_json    json,
-    payload_bytes   bytea,
-    priority        integer,
-    when_dead       text
-) RETURNS uuid
-LANGUAGE plpgsql
-SET search_path = pg_catalog, @extschema@, pg_temp
-AS $$
-#variable_conflict use_variable
-DECLARE
-    this_moment    CONSTANT timestamptz := clock_timestamp();
-    due_at         CONSTANT timestamptz := CASE WHEN delay > interval '0' THEN this_moment + delay END;
-    reserved_until CONSTANT timestamptz := this_moment + delay + commit_interval;
-    channel        CONSTANT uuid := mq_channel_key(channel_name, channel_args);
-    place          CONSTANT bigint := nextval('mq_position');
-    epoch          CONSTANT integer := mq_join_epoch();
-BEGIN
-    INSERT INTO mq_msgs (
-        id, channel, position, created_at, due_at, reserved_until, retry_backoff,
-        attempts_allowed, priority, ordered, passes_when_dead,
-        channel_name, channel_args, name, payload_json, payload_bytes)
-    VALUES (
-        id, channel, place, this_moment, due_at, reserved_until, retry_backoff,
-        retries + 1, priority, false, when_dead = 'pass',
-        channel_name, channel_args, name, payload_json, payload_bytes);
-    IF coalesce(reserved_until, due_at) IS NULL THEN
-        INSERT INTO mq_ready (channel, priority, position, id, epoch) VALUES (channel, priority, place, id, epoch);
-    ELSE
-        INSERT INTO mq_scheduled (due_at, id) VALUES (coalesce(reserved_until, due_at), id);
-    END IF;
-    IF mq_somebody_may_sleep(channel_name) THEN
-        PERFORM mq_notify(ARRAY[channel_name]);
-    END IF;
-    RETURN id;
-END
-$$;
-COMMENT ON FUNCTION mq_insert_one IS 'Internal. Sends one job without order.';
 
 -- sql/internal/mq_issue_ticket.sql
 -- Internal. Lets a job go that nothing is in front of: it is ready, or scheduled for its time.
@@ -1133,6 +1086,57 @@ $$;
 COMMENT ON FUNCTION mq_settle_idle_channels IS 'Internal. Gives the turn in channels without a head, or closes them.';
 
 -- Sending
+
+-- sql/internal/mq_insert_one.sql
+-- Internal. Sends one job without order that is acceptable and whose id is new. It does what mq_insert does, row by
+-- row: most jobs are sent by themselves, and the start of a statement over many costs more than the rest.
+-- Returns: the id.
+CREATE FUNCTION mq_insert_one(
+    id              uuid,
+    delay           interval,
+    retries         integer,
+    retry_backoff   interval,
+    channel_name    text,
+    channel_args    text,
+    commit_interval interval,
+    name            text,
+    payload_json    json,
+    payload_bytes   bytea,
+    priority        integer,
+    when_dead       text
+) RETURNS uuid
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    this_moment    CONSTANT timestamptz := clock_timestamp();
+    due_at         CONSTANT timestamptz := CASE WHEN delay > interval '0' THEN this_moment + delay END;
+    reserved_until CONSTANT timestamptz := this_moment + delay + commit_interval;
+    channel        CONSTANT uuid := mq_channel_key(channel_name, channel_args);
+    place          CONSTANT bigint := nextval('mq_position');
+    epoch          CONSTANT integer := mq_join_epoch();
+BEGIN
+    INSERT INTO mq_msgs (
+        id, channel, position, created_at, due_at, reserved_until, retry_backoff,
+        attempts_allowed, priority, ordered, passes_when_dead,
+        channel_name, channel_args, name, payload_json, payload_bytes)
+    VALUES (
+        id, channel, place, this_moment, due_at, reserved_until, retry_backoff,
+        retries + 1, priority, false, when_dead = 'pass',
+        channel_name, channel_args, name, payload_json, payload_bytes);
+    IF coalesce(reserved_until, due_at) IS NULL THEN
+        INSERT INTO mq_ready (channel, priority, position, id, epoch) VALUES (channel, priority, place, id, epoch);
+    ELSE
+        INSERT INTO mq_scheduled (due_at, id) VALUES (coalesce(reserved_until, due_at), id);
+    END IF;
+    IF mq_somebody_may_sleep(channel_name) THEN
+        PERFORM mq_notify(ARRAY[channel_name]);
+    END IF;
+    RETURN id;
+END
+$$;
+COMMENT ON FUNCTION mq_insert_one IS 'Internal. Sends one job without order.';
 
 -- sql/functions/mq_insert.sql
 -- Purpose: send jobs, all or none.
@@ -3161,7 +3165,7 @@ FROM PUBLIC;
 REVOKE ALL ON TYPE mq_new_t FROM PUBLIC;
 REVOKE ALL ON
     mq_msgs, mq_ready, mq_scheduled, mq_blocked, mq_dead, mq_claims, mq_chains, mq_heads,
-    mq_idle_channels, mq_settings, mq_late_epochs, mq_open_epochs, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs, mq_workers
+    mq_idle_channels, mq_settings, mq_late_epochs, mq_open_epochs, mq_sleeps_for, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs, mq_workers
 FROM PUBLIC;
 REVOKE ALL ON SEQUENCE
     mq_position, mq_claim_number, mq_epoch, mq_epoch_began_at, mq_first_epoch, mq_scheduled_mark, mq_claims_mark, mq_look_again_at,

@@ -27,7 +27,7 @@ FROM PUBLIC;
 REVOKE ALL ON TYPE mq_new_t FROM PUBLIC;
 REVOKE ALL ON
     mq_msgs, mq_ready, mq_scheduled, mq_blocked, mq_dead, mq_claims, mq_chains, mq_heads,
-    mq_idle_channels, mq_settings, mq_late_epochs, mq_open_epochs, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs, mq_workers
+    mq_idle_channels, mq_settings, mq_late_epochs, mq_open_epochs, mq_sleeps_for, mq_held, mq_jobs, mq_running_jobs, mq_dead_jobs, mq_workers
 FROM PUBLIC;
 REVOKE ALL ON SEQUENCE
     mq_position, mq_claim_number, mq_epoch, mq_epoch_began_at, mq_first_epoch, mq_scheduled_mark, mq_claims_mark, mq_look_again_at,

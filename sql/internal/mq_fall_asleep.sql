@@ -20,9 +20,7 @@ DECLARE
 BEGIN
     -- By the locks, not by the setting alone: a transaction that is rolled back undoes only that.
     IF coalesce(asleep, '') !~ '^[0-9]{1,18} [0-9]{1,18}$'
-        OR keys <> ARRAY(SELECT objid::integer FROM pg_locks
-                         WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid::integer = class AND objsubid = 2
-                         ORDER BY 1) THEN
+        OR keys <> ARRAY(SELECT key FROM mq_sleeps_for ORDER BY key) THEN
         PERFORM mq_wake_up();
         PERFORM pg_advisory_lock_shared(class, key) FROM unnest(keys) AS key;
         -- Whoever looked before the locks were there has a smaller number.

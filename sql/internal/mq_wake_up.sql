@@ -6,8 +6,7 @@ AS $$
 DECLARE
     class CONSTANT integer := 'mq_notified_until'::regclass::oid::integer;
 BEGIN
-    PERFORM pg_advisory_unlock_shared(class, objid::integer) FROM pg_locks
-    WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid::integer = class AND objsubid = 2;
+    PERFORM pg_advisory_unlock_shared(class, key) FROM mq_sleeps_for;
     PERFORM set_config('sqlxmq.asleep', '', false);
 END
 $$;

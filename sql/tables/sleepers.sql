@@ -7,3 +7,10 @@ COMMENT ON SEQUENCE mq_notified_until IS 'Until then somebody may sleep who does
 
 CREATE SEQUENCE mq_notified_since MINVALUE 0 START 0;
 COMMENT ON SEQUENCE mq_notified_since IS 'Number of the transaction before which a sender may have seen nobody whom that time is for. Not dumped.';
+
+CREATE VIEW mq_sleeps_for AS
+SELECT objid::integer AS key
+FROM pg_locks
+WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+  AND classid = 'mq_notified_until'::regclass::oid AND objsubid = 2;
+COMMENT ON VIEW mq_sleeps_for IS 'Internal. The channel names, as their hashes (0: all), for which this session holds the lock that says that it is asleep.';
