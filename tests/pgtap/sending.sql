@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(45);
+SELECT plan(48);
 
 SELECT lives_ok($$SELECT mq_enqueue('hello', '{"to": "world"}')$$, 'mq_enqueue needs a name and, mostly, a payload');
 SELECT results_eq(
@@ -40,6 +40,36 @@ SELECT is((SELECT count(*) FROM claim(ARRAY['Ünïcode "quoted" name'])), 1::big
 SELECT is(mq_notify_channel(repeat('n', 60)), 'mq_' || repeat('n', 60), 'a name of 60 bytes is announced as it is');
 SELECT is(mq_notify_channel(repeat('n', 61)), 'mq_' || left(encode(sha256(convert_to(repeat('n', 61), 'UTF8')), 'hex'), 60), 'a longer one by its hash');
 SELECT is(octet_length(mq_notify_channel(repeat('ä', 1000))), 63, '… which fits into 63 bytes');
+
+-- A job that is sent by itself is written by other statements than one in company.
+SELECT mq_clear_all();
+CREATE TEMP TABLE sample ON COMMIT DROP AS
+SELECT n, delay, commit_interval, priority, when_dead, payload_bytes
+FROM (SELECT row_number() OVER () AS n, *
+      FROM unnest(ARRAY['0', '1 hour']::interval[]) AS delay,
+           unnest(ARRAY[NULL, '0', '1 minute']::interval[]) AS commit_interval,
+           unnest(ARRAY[0, -7]) AS priority,
+           unnest(ARRAY['hold', 'pass']) AS when_dead,
+           unnest(ARRAY[NULL, '\x00ff']::bytea[]) AS payload_bytes) AS each;
+CREATE TEMP VIEW written AS
+SELECT job.payload_json ->> 'n' AS n, job.payload_json::text, job.channel, job.channel_name, job.channel_args, job.name, job.priority, job.ordered,
+       job.passes_when_dead, job.attempts_allowed, job.attempts_ended, job.retry_backoff, job.payload_bytes, job.headers::text,
+       job.due_at - job.created_at AS due_in, job.reserved_until - job.created_at AS reserved_for,
+       (SELECT (ticket.channel, ticket.priority)::text FROM mq_ready AS ticket WHERE ticket.id = job.id AND ticket.position = job.position) AS ready,
+       (SELECT ticket.due_at - job.created_at FROM mq_scheduled AS ticket WHERE ticket.id = job.id) AS scheduled
+FROM mq_msgs AS job;
+CREATE TEMP TABLE alone ON COMMIT DROP AS SELECT * FROM written;
+SELECT mq_insert(ARRAY[ROW(gen_random_uuid(), delay, 2, '3 s', 'c', 'a', commit_interval, false, 'x', format('{"n": %s}', n), payload_bytes)::mq_new_t],
+    ARRAY[priority], ARRAY[when_dead]) FROM sample;
+INSERT INTO alone SELECT * FROM written;
+SELECT is((SELECT count(*) FROM alone), 48::bigint, 'jobs that are sent one by one');
+SELECT mq_clear_all();
+SELECT mq_insert(array_agg(ROW(gen_random_uuid(), delay, 2, '3 s', 'c', 'a', commit_interval, false, 'x', format('{"n": %s}', n), payload_bytes)::mq_new_t),
+    array_agg(priority), array_agg(when_dead)) FROM sample;
+SELECT bag_eq('SELECT * FROM written', 'SELECT * FROM alone', '… are those that are sent together');
+SELECT mq_clear_all();
+SELECT mq_enqueue('x', format('{"n": %s}', n)::jsonb, 'c', 'a', delay, 2, '3 s', false, priority, commit_interval, payload_bytes, when_dead) FROM sample;
+SELECT bag_eq('SELECT * FROM written', 'SELECT * FROM alone', '… and by mq_enqueue');
 
 -- Headers
 SELECT mq_clear_all();
