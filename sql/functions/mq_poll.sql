@@ -206,9 +206,10 @@ BEGIN
                    (SELECT (array_agg(seen.channel))[count(*)] FROM seen)
             INTO claimed_ids, claimed_places, channels_seen, last_channel
             FROM taken;
-            -- Each job that is taken should cost a few steps, not dozens.
+            -- Each job that is taken should cost a few steps, not dozens. Steps in an old epoch are no reason
+            -- for a new one: no more comes there, and each epoch that is open makes completion slower.
             stepped_over := stepped_over + pg_stat_get_xact_tuples_returned('mq_ready_pkey'::regclass);
-            IF stepped_over > 200 + 8 * still_wanted THEN
+            IF this_epoch = current_epoch AND stepped_over > 200 + 8 * still_wanted THEN
                 PERFORM mq_begin_epoch(this_time);
             END IF;
             IF channels_seen = 0 AND this_epoch < current_epoch AND channel_names IS NULL THEN

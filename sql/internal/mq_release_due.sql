@@ -27,9 +27,10 @@ BEGIN
             ORDER BY ticket.due_at LIMIT most_jobs FOR UPDATE SKIP LOCKED))
         RETURNING due_at, id
     ), job AS MATERIALIZED (
-        SELECT job.id, job.channel, job.priority, job.position, job.reserved_until
-        FROM due JOIN mq_msgs AS job ON job.id = due.id
-        WHERE coalesce(job.reserved_until, job.due_at) = due.due_at
+        SELECT job.* FROM due CROSS JOIN LATERAL (
+            SELECT id, channel, priority, position, reserved_until FROM mq_msgs
+            WHERE id = due.id AND coalesce(reserved_until, due_at) = due.due_at
+            OFFSET 0) AS job
     ), ready AS (
         INSERT INTO mq_ready (channel, priority, position, id, epoch)
         SELECT channel, priority, position, id, epoch FROM job WHERE reserved_until IS NULL

@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(39);
+SELECT plan(41);
 
 -- Sequences outlast a rollback: what others have left of epochs is passed over, here and at the end.
 SELECT setval('mq_first_epoch', coalesce(pg_sequence_last_value('mq_epoch'), 1)) AS first_epoch,
@@ -46,14 +46,37 @@ $$;
 
 -- Turns
 SELECT turn() AS epoch \gset
-SELECT mq_begin_epoch(pg_sequence_last_value('mq_epoch_began_at') + 99999);
-SELECT is(pg_sequence_last_value('mq_epoch'), :epoch::bigint, 'no epoch begins within a tenth of a second of another');
+SELECT mq_begin_epoch(pg_sequence_last_value('mq_epoch_began_at') + 19999);
+SELECT is(pg_sequence_last_value('mq_epoch'), :epoch::bigint, 'no epoch begins within a fiftieth of a second of another');
 SELECT is(turn(), :epoch + 1, '… later, the next one does');
 SELECT turn() FROM generate_series(1, 30);
 SELECT is(pg_sequence_last_value('mq_epoch') - :first_epoch, 15::bigint, '… until there are sixteen');
 SELECT is((SELECT count(*) FROM mq_open_epochs), 16::bigint, '… in all of which tickets are looked for');
 SELECT mq_poll(NULL);
 SELECT is(coalesce(pg_sequence_last_value('mq_first_epoch'), 1), :first_epoch::bigint, 'a poll whose transaction has written something finishes none of them');
+
+-- What lets polls begin one: entries of tickets that are gone, here because this transaction has not ended.
+CREATE FUNCTION leave_entries(tickets integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('sqlxmq.epoch', '', true);
+    PERFORM mq_enqueue('x') FROM generate_series(1, tickets);
+    FOR number IN 1..tickets / 100 LOOP
+        PERFORM mq_poll(NULL, 100);
+    END LOOP;
+END
+$$;
+SELECT mq_clear_all();
+SELECT setval('mq_first_epoch', pg_sequence_last_value('mq_epoch'));
+SELECT leave_entries(500);
+SELECT turn() AS epoch \gset
+SELECT setval('mq_epoch_began_at', 0);
+SELECT mq_poll(NULL);
+SELECT is(pg_sequence_last_value('mq_epoch'), :epoch::bigint, 'a poll that steps over many in an old epoch begins none');
+SELECT turn() AS epoch \gset
+SELECT leave_entries(500);
+SELECT setval('mq_epoch_began_at', 0);
+SELECT mq_poll(NULL);
+SELECT is(pg_sequence_last_value('mq_epoch'), :epoch + 1::bigint, '… one that does so in the current one begins the next');
 
 -- Where a transaction issues its tickets
 SELECT three_epochs();

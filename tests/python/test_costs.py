@@ -142,6 +142,27 @@ def test_a_claim_steps_over_no_more_beside_a_pinned_snapshot(
     assert max(per_job) < 80, f"entries of the index for each claimed job, thousand by thousand: {per_job}"
 
 
+def test_few_epochs_are_open_beside_a_pinned_snapshot(database: Database, session: psycopg.Connection[Any]) -> None:
+    # Each one that is open is looked into whenever a job is completed.
+    fill(session, 5_000, 20)
+    with database.connect() as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM mq_msgs")
+        opened = []
+        for _ in range(150):
+            fill(session, 100, 20)
+            rows = session.execute("SELECT id, attempt FROM mq_poll(NULL, 100) WHERE id IS NOT NULL").fetchall()
+            session.execute(
+                "SELECT mq_complete(%s::uuid[], %s::integer[])", ([id for id, _ in rows], [n for _, n in rows])
+            )
+            row = session.execute("SELECT count(*) FROM mq_open_epochs").fetchone()
+            assert row is not None
+            opened.append(row[0])
+        assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (5_000,), "nothing is pinned"
+    print(f"epochs open, poll by poll: {opened}")
+    assert 1 < max(opened) <= 6, f"epochs open, poll by poll: {opened}"
+
+
 def test_what_a_session_has_planned_beside_an_empty_queue_serves_beside_a_long_one(
     database: Database, session: psycopg.Connection[Any]
 ) -> None:
