@@ -142,6 +142,45 @@ def test_a_claim_steps_over_no_more_beside_a_pinned_snapshot(
     assert max(per_job) < 80, f"entries of the index for each claimed job, thousand by thousand: {per_job}"
 
 
+def test_an_ordered_channel_costs_no_more_beside_a_pinned_snapshot(
+    database: Database, session: psycopg.Connection[Any]
+) -> None:
+    session.execute(
+        """
+        SELECT count(*) FROM mq_enqueue_many(array_fill('x'::text, ARRAY[1600]),
+                                             ordered => array_fill(true, ARRAY[1600]))
+        """
+    )
+    entries, touched = [], []
+    with database.connect() as reader, database.connect() as worker:
+
+        def met() -> int:
+            """How many entries of the indexes the worker's transactions have met."""
+            row = worker.execute(
+                """
+                SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index
+                WHERE indrelid IN ('mq_msgs'::regclass, 'mq_blocked'::regclass, 'mq_heads'::regclass,
+                                   'mq_chains'::regclass)
+                """
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM mq_msgs")
+        for _ in range(1_500):
+            row = worker.execute("SELECT id, attempt FROM mq_poll(NULL)").fetchone()
+            assert row is not None
+            worker.execute("BEGIN")
+            before = met()
+            touched += pages(worker, f"SELECT mq_complete('{row[0]}', {row[1]})")
+            entries.append(met() - before)
+            worker.execute("COMMIT")
+        assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (1_600,), "nothing is pinned"
+    assert max(entries[100:]) < 20, f"entries of indexes for each completed job: {entries[::100]}"
+    assert max(touched[-100:]) < 1.5 * min(touched[100:200]), f"pages for each completed job: {touched[::100]}"
+
+
 def test_what_a_session_has_planned_beside_an_empty_queue_serves_beside_a_long_one(
     database: Database, session: psycopg.Connection[Any]
 ) -> None:
