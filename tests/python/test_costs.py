@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from typing_extensions import LiteralString
 
 from tests.python.conftest import Database
 
@@ -218,3 +219,49 @@ def test_what_a_session_has_planned_beside_an_empty_queue_serves_beside_a_long_o
         fill(session, 10_000, 10)
         fill(session, 10_000, 10, delay="1 hour")
         assert steps(10) < 1_000
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed while empty"])
+def test_what_a_session_has_planned_beside_an_empty_queue_serves_many_ordered_channels(
+    database: Database, session: psycopg.Connection[Any], analyzed: bool
+) -> None:
+    if analyzed:
+        session.execute("VACUUM (ANALYZE)")
+    with database.connect() as worker:
+
+        def send(jobs: int, channels: int) -> None:
+            session.execute(
+                """
+                SELECT count(*) FROM mq_enqueue_many(
+                    array_fill('x'::text, ARRAY[%(jobs)s::integer]),
+                    ordered => array_fill(true, ARRAY[%(jobs)s::integer]),
+                    channel_args => ARRAY(SELECT (n %% %(channels)s)::text FROM generate_series(1, %(jobs)s) AS n))
+                """,
+                {"jobs": jobs, "channels": channels},
+            )
+
+        def complete_ten() -> int:
+            """How many entries of the indexes, and rows of scanned tables, the completion of ten jobs meets."""
+            claimed = worker.execute("SELECT id, attempt FROM mq_poll(NULL, 10)").fetchall()
+            assert len(claimed) == 10
+            met: LiteralString = """
+                SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class
+                WHERE relname LIKE 'mq\\_%' AND relkind IN ('r', 'i')
+                """
+            worker.execute("BEGIN")
+            before = worker.execute(met).fetchone()
+            worker.execute(
+                "SELECT mq_complete(%s::uuid[], %s::integer[])", ([id for id, _ in claimed], [n for _, n in claimed])
+            )
+            after = worker.execute(met).fetchone()
+            worker.execute("COMMIT")
+            assert before is not None
+            assert after is not None
+            return int(after[0] - before[0])
+
+        for _ in range(8):
+            send(20, 10)
+            complete_ten()
+            session.execute("SELECT mq_clear_all()")
+        send(10_000, 1_000)
+        assert complete_ten() < 300
