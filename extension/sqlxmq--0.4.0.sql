@@ -194,14 +194,19 @@ COMMENT ON COLUMN mq_claims.worker IS 'Who polled: what it said of itself, else 
 -- touches mq_heads only, and when it sees nobody behind the head it leaves the channel to the next
 -- poll, by a row in mq_idle_channels; a sender may be about to commit behind it.
 CREATE TABLE mq_chains (
-    channel uuid PRIMARY KEY
+    channel    uuid PRIMARY KEY,
+    looks_back boolean NOT NULL DEFAULT false
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE mq_chains IS 'Channels with ordered jobs; senders of ordered jobs lock the row until they commit.';
 COMMENT ON COLUMN mq_chains.channel IS 'The channel.';
+COMMENT ON COLUMN mq_chains.looks_back IS 'Whether a job that had let others pass was given another try: the next one may lie before the one that is finished.';
 
+-- There is one row a channel. The key holds the job, too, since whoever finishes it looks for both: the
+-- channel's dead rows, which may not be cleaned away while an old snapshot is held, are not met then.
 CREATE TABLE mq_heads (
-    channel uuid PRIMARY KEY,
-    id      uuid NOT NULL
+    channel uuid NOT NULL,
+    id      uuid NOT NULL,
+    PRIMARY KEY (channel, id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE mq_heads IS 'The ordered job whose turn it is, for each channel with ordered jobs.';
 COMMENT ON COLUMN mq_heads.channel IS 'The channel.';
@@ -569,7 +574,8 @@ COMMENT ON FUNCTION mq_join_epoch IS 'Internal. The epoch in which this transact
 
 -- sql/internal/mq_begin_epoch.sql
 -- Internal. Lets a new epoch begin: what is sent from now on lies apart from the dead entries of before.
--- Not twice within a tenth of a second, or when there are many already: each is worth some work.
+-- Not twice within a fiftieth of a second, so that polls that notice the same dead entries at the same time
+-- begin one epoch, not one each; nor when there are many already.
 CREATE FUNCTION mq_begin_epoch(this_time bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
@@ -579,7 +585,7 @@ DECLARE
 BEGIN
     IF current_epoch - coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer >= 15
         OR current_epoch = 2147483647
-        OR this_time < coalesce(pg_sequence_last_value('mq_epoch_began_at'), 0) + 100000 THEN
+        OR this_time < coalesce(pg_sequence_last_value('mq_epoch_began_at'), 0) + 20000 THEN
         RETURN;
     END IF;
     PERFORM setval('mq_epoch_began_at', this_time);
@@ -950,8 +956,11 @@ COMMENT ON FUNCTION mq_issue_ticket IS 'Internal. Gives a job that nothing holds
 
 -- sql/internal/mq_advance_channel.sql
 -- Internal. The head of the channel's order is finished: it is the next one's turn.
+-- It is looked for behind the finished one, since what lies before may be long dead and still have to be
+-- stepped over; or from the beginning, where a job that had passed was given another try.
 -- With nobody to be seen behind the head, or somebody whose row is locked (it is being cancelled, say),
 -- the channel is left to the next poll (mq_settle_idle_channels).
+-- mq_leave_channel does the same, for many channels in one statement, where the next job can simply run.
 -- Locks:   the next job's ticket and row, without waiting.
 CREATE FUNCTION mq_advance_channel(finished mq_msgs) RETURNS void
 LANGUAGE plpgsql
@@ -960,6 +969,10 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
+    after    CONSTANT bigint := CASE
+        WHEN (SELECT chain.looks_back FROM mq_chains AS chain WHERE chain.channel = finished.channel) THEN 0
+        ELSE finished.position
+    END;
     place    bigint;
     next_id  uuid;
     job      mq_msgs;
@@ -967,7 +980,7 @@ DECLARE
 BEGIN
     LOOP
         SELECT ticket.position, ticket.id INTO place, next_id FROM mq_blocked AS ticket
-        WHERE ticket.channel = finished.channel
+        WHERE ticket.channel = finished.channel AND ticket.position > after
         ORDER BY ticket.position LIMIT 1;
         IF FOUND THEN
             -- First the ticket, then the job: the order in which everybody takes them.
@@ -993,7 +1006,7 @@ BEGIN
             DELETE FROM mq_msgs WHERE id = job.id;
             CONTINUE;
         END IF;
-        UPDATE mq_heads SET id = job.id WHERE channel = finished.channel;
+        UPDATE mq_heads SET id = job.id WHERE channel = finished.channel AND id = finished.id;
         -- A reservation has had its ticket, among the scheduled, since it was sent.
         IF job.reserved_until IS NULL THEN
             PERFORM mq_issue_ticket(job);
@@ -1006,30 +1019,103 @@ $$;
 COMMENT ON FUNCTION mq_advance_channel IS 'Internal. Gives the turn to the job behind a finished ordered one.';
 
 -- sql/internal/mq_leave_channel.sql
--- Internal. However an ordered job leaves the queue (completed, deleted, cancelled, cleared, expired,
--- or its row deleted by hand), its channel goes on. Only ordered jobs pay for this trigger: its WHEN
--- is evaluated before the event is queued. It fires on DELETE only, so a restore does not meet it.
+-- Internal. However ordered jobs leave the queue (completed, deleted, cancelled, cleared, expired, or
+-- their rows deleted by hand), their channels go on. It fires once a statement, for all jobs that the
+-- statement deleted: a batch gives all its turns away, and notifies, at once. A statement that deletes
+-- none but unordered jobs pays for one look. It fires on DELETE only, so a restore does not meet it.
+-- Locks:   the next jobs' tickets and rows, without waiting.
 CREATE FUNCTION mq_leave_channel() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
 AS $$
+DECLARE
+    channel_names text[];
+    are_all       boolean;
+    finished      mq_msgs;
 BEGIN
-    DELETE FROM mq_blocked WHERE channel = OLD.channel AND position = OLD.position;
-    IF NOT FOUND
-        -- It gave the turn away when it died.
-        AND NOT (OLD.died_at IS NOT NULL AND OLD.passes_when_dead)
-        AND EXISTS (SELECT FROM mq_heads WHERE channel = OLD.channel AND id = OLD.id) THEN
-        PERFORM mq_advance_channel(OLD);
+    IF NOT EXISTS (SELECT FROM gone WHERE gone.ordered) THEN
+        RETURN NULL;
     END IF;
+
+    -- What nearly always happens: a head is done, and the job behind it can run. Each look-up hangs on the
+    -- one before it, so that the planner, whatever it knows, has no other order to choose, and the ticket
+    -- is locked before the job, as everywhere.
+    WITH turn AS MATERIALIZED (
+        SELECT gone.channel, gone.channel_name, head.place AS head, next.place AS ticket, job.id, job.priority, job.position
+        FROM gone CROSS JOIN LATERAL (
+            SELECT one.ctid AS place, one.channel FROM mq_heads AS one
+            WHERE one.channel = gone.channel AND one.id = gone.id
+              AND (SELECT NOT chain.looks_back FROM mq_chains AS chain WHERE chain.channel = gone.channel)
+            OFFSET 0) AS head
+        CROSS JOIN LATERAL (
+            SELECT ticket.ctid AS place, ticket.id, ticket.position FROM mq_blocked AS ticket
+            -- Found first, locked then: if somebody has it locked, the next one must not pass it.
+            WHERE ticket.channel = head.channel
+              AND ticket.position = (
+                  SELECT behind.position FROM mq_blocked AS behind
+                  WHERE behind.channel = head.channel AND behind.position > gone.position
+                  ORDER BY behind.position LIMIT 1)
+            FOR UPDATE SKIP LOCKED) AS next
+        CROSS JOIN LATERAL (
+            SELECT candidate.id, candidate.priority, candidate.position FROM mq_msgs AS candidate
+            WHERE candidate.id = next.id AND candidate.position = next.position
+              AND candidate.cancel_requested_at IS NULL AND candidate.reserved_until IS NULL AND candidate.due_at IS NULL
+            FOR UPDATE SKIP LOCKED) AS job
+        WHERE gone.ordered AND gone.died_at IS NULL
+    ), ticket AS (
+        DELETE FROM mq_blocked WHERE ctid = ANY (ARRAY(SELECT turn.ticket FROM turn))
+    ), old_head AS (
+        DELETE FROM mq_heads WHERE ctid = ANY (ARRAY(SELECT turn.head FROM turn))
+    ), new_head AS (
+        INSERT INTO mq_heads (channel, id) SELECT turn.channel, turn.id FROM turn
+    ), ready AS (
+        INSERT INTO mq_ready (channel, priority, position, id, epoch)
+        SELECT turn.channel, turn.priority, turn.position, turn.id, (SELECT mq_join_epoch()) FROM turn
+    )
+    SELECT array_agg(turn.channel_name), count(*) = (SELECT count(*) FROM gone WHERE gone.ordered)
+    INTO channel_names, are_all FROM turn;
+    IF channel_names IS NOT NULL THEN
+        PERFORM mq_notify(channel_names);
+    END IF;
+    IF are_all THEN
+        RETURN NULL;
+    END IF;
+
+    -- Those that were waiting for their turn take their tickets along; any other head passes its turn on.
+    FOR finished IN
+        WITH blocked AS (
+            DELETE FROM mq_blocked WHERE ctid = ANY (ARRAY(
+                SELECT place.ctid FROM gone CROSS JOIN LATERAL (
+                    SELECT ticket.ctid FROM mq_blocked AS ticket
+                    WHERE ticket.channel = gone.channel AND ticket.position = gone.position OFFSET 0) AS place
+                WHERE gone.ordered))
+            RETURNING mq_blocked.id
+        )
+        SELECT gone.* FROM gone
+        WHERE gone.ordered
+          -- It gave the turn away when it died.
+          AND NOT (gone.died_at IS NOT NULL AND gone.passes_when_dead)
+          AND gone.id <> ALL (ARRAY(SELECT blocked.id FROM blocked))
+          AND (SELECT true FROM mq_heads AS head WHERE head.channel = gone.channel AND head.id = gone.id)
+    LOOP
+        PERFORM mq_advance_channel(finished);
+    END LOOP;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION mq_leave_channel IS 'Internal. Trigger function: an ordered job has left the queue, its channel goes on.';
+COMMENT ON FUNCTION mq_leave_channel IS 'Internal. Trigger function: ordered jobs have left the queue, their channels go on.';
 
 CREATE TRIGGER mq_leave_channel AFTER DELETE ON mq_msgs
-FOR EACH ROW WHEN (OLD.ordered)
+REFERENCING OLD TABLE AS gone
+FOR EACH STATEMENT
 EXECUTE FUNCTION mq_leave_channel();
-COMMENT ON TRIGGER mq_leave_channel ON mq_msgs IS 'An ordered job has left the queue: the one behind it gets its turn.';
+COMMENT ON TRIGGER mq_leave_channel ON mq_msgs IS 'Jobs have left the queue: behind the ordered ones, the next get their turn.';
 
 -- sql/internal/mq_settle_idle_channels.sql
 -- Internal. For channels whose head was finished with nobody seen behind it. With the channel's row
@@ -1044,8 +1130,8 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
-    idle uuid;
-    head mq_msgs;
+    idle     uuid;
+    finished mq_msgs;
 BEGIN
     FOR idle IN
         SELECT channel FROM mq_idle_channels ORDER BY channel LIMIT 100 FOR UPDATE SKIP LOCKED
@@ -1067,13 +1153,16 @@ BEGIN
             DELETE FROM mq_idle_channels WHERE channel = idle;
             CONTINUE;
         END IF;
-        SELECT job.* INTO head
+        SELECT job.* INTO finished
         FROM mq_blocked AS ticket JOIN mq_msgs AS job ON job.id = ticket.id
         WHERE ticket.channel = idle
         ORDER BY ticket.position LIMIT 1;
         IF FOUND THEN
             DELETE FROM mq_idle_channels WHERE channel = idle;
-            PERFORM mq_advance_channel(head);
+            -- What is known of the one that is finished; the next is looked for from the beginning.
+            finished.id := (SELECT head.id FROM mq_heads AS head WHERE head.channel = idle);
+            finished.position := 0;
+            PERFORM mq_advance_channel(finished);
         ELSIF current_setting('transaction_isolation') = 'read committed' THEN
             DELETE FROM mq_idle_channels WHERE channel = idle;
             DELETE FROM mq_heads WHERE channel = idle;
@@ -1594,8 +1683,8 @@ COMMENT ON FUNCTION mq_end_attempt IS 'Internal. Ends an attempt that did not co
 -- attempt of the claim are taken back, or, leased for longer, claimed on. It stops after ten claims, or
 -- after the first with which it has looked at two hundred jobs, so that no poll has to do much of it.
 -- Arguments: since, nothing earlier is looked for.
--- Locks:   the claims, then the jobs, without waiting: a job whose row somebody has locked is being
---          completed, failed or kept alive right now, and stays held for another second.
+-- Locks:   the claims, then the jobs, without waiting: a job whose row somebody has locked or just changed
+--          is being completed, failed or kept alive right now, and is looked at again a second later.
 CREATE FUNCTION mq_take_back_expired(since timestamptz, this_moment timestamptz) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, @extschema@, pg_temp
@@ -1607,17 +1696,14 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 DECLARE
-    expired        mq_claims;
-    one            record;
-    job            mq_msgs;
-    again          timestamptz;
-    seen           integer := 0;
-    ids            uuid[];
-    positions      bigint[];
-    attempts       integer[];
-    over_ids       uuid[];
-    over_positions bigint[];
-    over_attempts  integer[];
+    expired   mq_claims;
+    one       record;
+    job       mq_msgs;
+    again     timestamptz;
+    seen      integer := 0;
+    ids       uuid[];
+    positions bigint[];
+    attempts  integer[];
 BEGIN
     FOR number IN 1..10 LOOP
         DELETE FROM mq_claims WHERE ctid = (
@@ -1627,43 +1713,40 @@ BEGIN
         RETURNING * INTO expired;
         EXIT WHEN NOT FOUND;
         since := expired.deadline;
-        -- Who is leased for longer needs no lock: should it be completed meanwhile, the next look finds that.
-        SELECT coalesce(array_agg(held.id) FILTER (WHERE until > this_moment), '{}'),
-               coalesce(array_agg(held.position) FILTER (WHERE until > this_moment), '{}'),
-               coalesce(array_agg(held.attempt) FILTER (WHERE until > this_moment), '{}'),
-               least(min(until) FILTER (WHERE until > this_moment), this_moment + interval '10 seconds'),
-               array_agg(held.id) FILTER (WHERE until <= this_moment),
-               array_agg(held.position) FILTER (WHERE until <= this_moment),
-               array_agg(held.attempt) FILTER (WHERE until <= this_moment)
-        INTO ids, positions, attempts, again, over_ids, over_positions, over_attempts
-        FROM unnest(expired.ids, expired.positions, expired.attempts) AS held (id, position, attempt)
-        CROSS JOIN LATERAL (
-            SELECT greatest(here.leased_until, expired.leased_until) FROM mq_msgs AS here
-            WHERE here.id = held.id AND here.position = held.position AND here.attempts_ended = held.attempt - 1
-            OFFSET 0) AS lease (until);
+        ids := '{}';
+        positions := '{}';
+        attempts := '{}';
+        again := this_moment + interval '10 seconds';
         FOR one IN
-            SELECT held.id, held.position, held.attempt
-            FROM unnest(over_ids, over_positions, over_attempts) AS held (id, position, attempt)
+            SELECT held.id, held.position, held.attempt, here.leased_until,
+                   greatest(here.leased_until, expired.leased_until) AS until
+            FROM unnest(expired.ids, expired.positions, expired.attempts) AS held (id, position, attempt)
+            CROSS JOIN LATERAL (
+                SELECT leased_until FROM mq_msgs
+                WHERE id = held.id AND position = held.position AND attempts_ended = held.attempt - 1
+                OFFSET 0) AS here
         LOOP
-            SELECT * INTO job FROM mq_msgs WHERE id = one.id AND position = one.position FOR UPDATE SKIP LOCKED;
-            IF NOT FOUND THEN
-                again := least(again, this_moment + interval '1 second');
-            ELSIF job.attempts_ended <> one.attempt - 1 THEN
-                CONTINUE;
-            ELSIF greatest(job.leased_until, expired.leased_until) > this_moment THEN
-                again := least(again, greatest(job.leased_until, expired.leased_until));
-            ELSE
-                PERFORM mq_end_attempt(
-                    job,
-                    format('The lease of attempt %s, held by %s, was over at %s.', one.attempt,
-                           coalesce(nullif(expired.worker, ''), 'an unnamed worker'),
-                           greatest(job.leased_until, expired.leased_until)),
-                    interval '0', true, false);
-                CONTINUE;
+            -- Who is leased for longer needs no lock: should it be completed meanwhile, the next look finds that.
+            IF one.until <= this_moment THEN
+                -- The job as it was just seen, or not at all.
+                SELECT * INTO job FROM mq_msgs
+                WHERE id = one.id AND position = one.position AND attempts_ended = one.attempt - 1
+                  AND leased_until IS NOT DISTINCT FROM one.leased_until
+                FOR UPDATE SKIP LOCKED;
+                IF FOUND THEN
+                    PERFORM mq_end_attempt(
+                        job,
+                        format('The lease of attempt %s, held by %s, was over at %s.', one.attempt,
+                               coalesce(nullif(expired.worker, ''), 'an unnamed worker'), one.until),
+                        interval '0', true, false);
+                    CONTINUE;
+                END IF;
+                one.until := this_moment + interval '1 second';
             END IF;
             ids := ids || one.id;
             positions := positions || one.position;
             attempts := attempts || one.attempt;
+            again := least(again, one.until);
         END LOOP;
         IF cardinality(ids) > 0 THEN
             INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
@@ -1706,9 +1789,10 @@ BEGIN
             ORDER BY ticket.due_at LIMIT most_jobs FOR UPDATE SKIP LOCKED))
         RETURNING due_at, id
     ), job AS MATERIALIZED (
-        SELECT job.id, job.channel, job.priority, job.position, job.reserved_until
-        FROM due JOIN mq_msgs AS job ON job.id = due.id
-        WHERE coalesce(job.reserved_until, job.due_at) = due.due_at
+        SELECT job.* FROM due CROSS JOIN LATERAL (
+            SELECT id, channel, priority, position, reserved_until FROM mq_msgs
+            WHERE id = due.id AND coalesce(reserved_until, due_at) = due.due_at
+            OFFSET 0) AS job
     ), ready AS (
         INSERT INTO mq_ready (channel, priority, position, id, epoch)
         SELECT channel, priority, position, id, epoch FROM job WHERE reserved_until IS NULL
@@ -2004,9 +2088,10 @@ BEGIN
                    (SELECT (array_agg(seen.channel))[count(*)] FROM seen)
             INTO claimed_ids, claimed_places, channels_seen, last_channel
             FROM taken;
-            -- Each job that is taken should cost a few steps, not dozens.
+            -- Each job that is taken should cost a few steps, not dozens. Steps in an old epoch are no reason
+            -- for a new one: no more comes there, and each epoch that is open makes completion slower.
             stepped_over := stepped_over + pg_stat_get_xact_tuples_returned('mq_ready_pkey'::regclass);
-            IF stepped_over > 200 + 8 * still_wanted THEN
+            IF this_epoch = current_epoch AND stepped_over > 200 + 8 * still_wanted THEN
                 PERFORM mq_begin_epoch(this_time);
             END IF;
             IF channels_seen = 0 AND this_epoch < current_epoch AND channel_names IS NULL THEN
@@ -2624,6 +2709,7 @@ BEGIN
                 PERFORM mq_issue_ticket(job);
             ELSE
                 INSERT INTO mq_blocked (channel, position, id) VALUES (job.channel, job.position, job.id);
+                UPDATE mq_chains SET looks_back = true WHERE channel = job.channel AND NOT looks_back;
             END IF;
         ELSE
             PERFORM mq_issue_ticket(job);

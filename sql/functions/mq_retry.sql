@@ -52,6 +52,7 @@ BEGIN
                 PERFORM mq_issue_ticket(job);
             ELSE
                 INSERT INTO mq_blocked (channel, position, id) VALUES (job.channel, job.position, job.id);
+                UPDATE mq_chains SET looks_back = true WHERE channel = job.channel AND NOT looks_back;
             END IF;
         ELSE
             PERFORM mq_issue_ticket(job);

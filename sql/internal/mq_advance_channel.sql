@@ -1,6 +1,9 @@
 -- Internal. The head of the channel's order is finished: it is the next one's turn.
+-- It is looked for behind the finished one, since what lies before may be long dead and still have to be
+-- stepped over; or from the beginning, where a job that had passed was given another try.
 -- With nobody to be seen behind the head, or somebody whose row is locked (it is being cancelled, say),
 -- the channel is left to the next poll (mq_settle_idle_channels).
+-- mq_leave_channel does the same, for many channels in one statement, where the next job can simply run.
 -- Locks:   the next job's ticket and row, without waiting.
 CREATE FUNCTION mq_advance_channel(finished mq_msgs) RETURNS void
 LANGUAGE plpgsql
@@ -9,6 +12,10 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
+    after    CONSTANT bigint := CASE
+        WHEN (SELECT chain.looks_back FROM mq_chains AS chain WHERE chain.channel = finished.channel) THEN 0
+        ELSE finished.position
+    END;
     place    bigint;
     next_id  uuid;
     job      mq_msgs;
@@ -16,7 +23,7 @@ DECLARE
 BEGIN
     LOOP
         SELECT ticket.position, ticket.id INTO place, next_id FROM mq_blocked AS ticket
-        WHERE ticket.channel = finished.channel
+        WHERE ticket.channel = finished.channel AND ticket.position > after
         ORDER BY ticket.position LIMIT 1;
         IF FOUND THEN
             -- First the ticket, then the job: the order in which everybody takes them.
@@ -42,7 +49,7 @@ BEGIN
             DELETE FROM mq_msgs WHERE id = job.id;
             CONTINUE;
         END IF;
-        UPDATE mq_heads SET id = job.id WHERE channel = finished.channel;
+        UPDATE mq_heads SET id = job.id WHERE channel = finished.channel AND id = finished.id;
         -- A reservation has had its ticket, among the scheduled, since it was sent.
         IF job.reserved_until IS NULL THEN
             PERFORM mq_issue_ticket(job);

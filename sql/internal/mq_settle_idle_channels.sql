@@ -10,8 +10,8 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
-    idle uuid;
-    head mq_msgs;
+    idle     uuid;
+    finished mq_msgs;
 BEGIN
     FOR idle IN
         SELECT channel FROM mq_idle_channels ORDER BY channel LIMIT 100 FOR UPDATE SKIP LOCKED
@@ -33,13 +33,16 @@ BEGIN
             DELETE FROM mq_idle_channels WHERE channel = idle;
             CONTINUE;
         END IF;
-        SELECT job.* INTO head
+        SELECT job.* INTO finished
         FROM mq_blocked AS ticket JOIN mq_msgs AS job ON job.id = ticket.id
         WHERE ticket.channel = idle
         ORDER BY ticket.position LIMIT 1;
         IF FOUND THEN
             DELETE FROM mq_idle_channels WHERE channel = idle;
-            PERFORM mq_advance_channel(head);
+            -- What is known of the one that is finished; the next is looked for from the beginning.
+            finished.id := (SELECT head.id FROM mq_heads AS head WHERE head.channel = idle);
+            finished.position := 0;
+            PERFORM mq_advance_channel(finished);
         ELSIF current_setting('transaction_isolation') = 'read committed' THEN
             DELETE FROM mq_idle_channels WHERE channel = idle;
             DELETE FROM mq_heads WHERE channel = idle;

@@ -1,5 +1,5 @@
 \ir setup.include
-SELECT plan(50);
+SELECT plan(61);
 
 SELECT mq_insert(ARRAY[crate_job(3, ordered => true), crate_job(1, ordered => true), crate_job(2, ordered => true), crate_job(9)]);
 SELECT set_eq('SELECT id, state FROM mq_jobs',
@@ -106,8 +106,50 @@ SELECT mq_insert(ARRAY[crate_job(1, ordered => true, retries => 0)], NULL, ARRAY
 SELECT mq_fail(id, attempt, 'boom') FROM mq_poll(NULL);
 SELECT mq_insert(ARRAY[crate_job(2, ordered => true), crate_job(3, ordered => true)]);
 SELECT mq_cancel(ARRAY[job(1)]);
-SELECT results_eq('SELECT claim()', 'VALUES (2)', 'one that passed and is removed gives the turn away once');
+SELECT is(state_of(job(2)), 'blocked', 'one that passed has no turn to give when it is removed');
+SELECT results_eq('SELECT claim()', 'VALUES (2)', '… but gave it away when it died, once');
 SELECT is_empty('SELECT claim()', '… not twice');
+
+-- The same, but with others sent and the job deleted by hand while it waits for its second turn.
+SELECT mq_clear_all();
+SELECT mq_insert(ARRAY[crate_job(1, ordered => true, retries => 0)], NULL, ARRAY['pass']);
+SELECT mq_fail(id, attempt, 'boom') FROM mq_poll(NULL);
+SELECT mq_retry(ARRAY[job(1)]);
+SELECT mq_insert(ARRAY[crate_job(2, ordered => true), crate_job(3, ordered => true)]);
+DELETE FROM mq_msgs WHERE id = job(1);
+SELECT is(state_of(job(2)), 'blocked', 'nor has one that passed, was retried, and is deleted');
+SELECT results_eq('SELECT claim()', 'VALUES (2)', '… the next poll gives it');
+SELECT is((SELECT count(*) FROM mq_blocked), 1::bigint, '… and takes its ticket along');
+SELECT is((SELECT looks_back FROM mq_chains), true, 'where one was retried, the next is looked for from the beginning');
+SELECT mq_complete(job(2), 1);
+SELECT mq_complete(id, attempt) FROM mq_poll(NULL);
+SELECT is_empty('SELECT claim()', '… until all are done');
+SELECT is_empty('SELECT FROM mq_chains', '… and the channel is closed');
+
+-- One statement finishes the heads of many channels, whatever waits behind them.
+SELECT mq_clear_all();
+SELECT mq_insert(
+    array_agg(crate_job(n, ordered => true, channel_args => n::text)) || crate_job(9, ordered => false)
+    || crate_job(11, ordered => true, channel_args => '1')
+    || crate_job(12, ordered => true, channel_args => '2', delay => '1 hour')
+    || crate_job(13, ordered => true, channel_args => '3', commit_interval => '1 hour') || crate_job(23, ordered => true, channel_args => '3')
+    || crate_job(14, ordered => true, channel_args => '4') || crate_job(24, ordered => true, channel_args => '4')
+    || crate_job(15, ordered => true, channel_args => '5', commit_interval => '1 hour') || crate_job(25, ordered => true, channel_args => '5')
+    || crate_job(16, ordered => true, channel_args => '6') || crate_job(26, ordered => true, channel_args => '6')
+    || crate_job(17, ordered => true, channel_args => '7') || crate_job(27, ordered => true, channel_args => '7'))
+FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8), (10)) AS channel (n);
+SELECT set_eq('SELECT claim()', 'SELECT generate_series(1, 10)', 'the heads run');
+UPDATE mq_msgs SET reserved_until = clock_timestamp() - interval '1 second' WHERE id = job(15);
+-- As if somebody had asked for it when its ticket moved.
+UPDATE mq_msgs SET cancel_requested_at = clock_timestamp() WHERE id = job(16);
+DELETE FROM mq_msgs WHERE id IN (SELECT job(n) FROM generate_series(1, 6) AS n) OR id IN (job(9), job(10), job(14), job(17));
+SELECT set_eq('SELECT ltrim(replace(id::text, $$-$$, $$$$), $$0$$)::integer, state FROM mq_jobs', $$
+    VALUES (11, 'ready'), (12, 'scheduled'), (13, 'scheduled'), (23, 'blocked'), (24, 'ready'), (25, 'ready'),
+           (26, 'ready'), (7, 'running'), (27, 'blocked'), (8, 'running')$$,
+    '… and when they leave at once, each channel goes on by itself');
+SELECT results_eq('SELECT count(*), count(DISTINCT channel) FROM mq_heads', 'VALUES (9::bigint, 9::bigint)', '… each with one head');
+SELECT mq_complete(ARRAY[job(7), job(8)], ARRAY[1, 1]);
+SELECT set_eq('SELECT claim()', 'VALUES (11), (24), (25), (26), (27)', '… and is claimed from');
 
 SELECT mq_clear_all();
 SELECT mq_insert(ARRAY[crate_job(1, ordered => true), crate_job(2, ordered => true), crate_job(3, ordered => true)]);

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from typing_extensions import LiteralString
 
 from tests.python.conftest import Database
 
@@ -163,6 +164,45 @@ def test_few_epochs_are_open_beside_a_pinned_snapshot(database: Database, sessio
     assert 1 < max(opened) <= 6, f"epochs open, poll by poll: {opened}"
 
 
+def test_an_ordered_channel_costs_no_more_beside_a_pinned_snapshot(
+    database: Database, session: psycopg.Connection[Any]
+) -> None:
+    session.execute(
+        """
+        SELECT count(*) FROM mq_enqueue_many(array_fill('x'::text, ARRAY[1600]),
+                                             ordered => array_fill(true, ARRAY[1600]))
+        """
+    )
+    entries, touched = [], []
+    with database.connect() as reader, database.connect() as worker:
+
+        def met() -> int:
+            """How many entries of the indexes the worker's transactions have met."""
+            row = worker.execute(
+                """
+                SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index
+                WHERE indrelid IN ('mq_msgs'::regclass, 'mq_blocked'::regclass, 'mq_heads'::regclass,
+                                   'mq_chains'::regclass)
+                """
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM mq_msgs")
+        for _ in range(1_500):
+            row = worker.execute("SELECT id, attempt FROM mq_poll(NULL)").fetchone()
+            assert row is not None
+            worker.execute("BEGIN")
+            before = met()
+            touched += pages(worker, f"SELECT mq_complete('{row[0]}', {row[1]})")
+            entries.append(met() - before)
+            worker.execute("COMMIT")
+        assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (1_600,), "nothing is pinned"
+    assert max(entries[100:]) < 20, f"entries of indexes for each completed job: {entries[::100]}"
+    assert max(touched[-100:]) < 1.5 * min(touched[100:200]), f"pages for each completed job: {touched[::100]}"
+
+
 def test_what_a_session_has_planned_beside_an_empty_queue_serves_beside_a_long_one(
     database: Database, session: psycopg.Connection[Any]
 ) -> None:
@@ -200,3 +240,49 @@ def test_what_a_session_has_planned_beside_an_empty_queue_serves_beside_a_long_o
         fill(session, 10_000, 10)
         fill(session, 10_000, 10, delay="1 hour")
         assert steps(10) < 1_000
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed while empty"])
+def test_what_a_session_has_planned_beside_an_empty_queue_serves_many_ordered_channels(
+    database: Database, session: psycopg.Connection[Any], analyzed: bool
+) -> None:
+    if analyzed:
+        session.execute("VACUUM (ANALYZE)")
+    with database.connect() as worker:
+
+        def send(jobs: int, channels: int) -> None:
+            session.execute(
+                """
+                SELECT count(*) FROM mq_enqueue_many(
+                    array_fill('x'::text, ARRAY[%(jobs)s::integer]),
+                    ordered => array_fill(true, ARRAY[%(jobs)s::integer]),
+                    channel_args => ARRAY(SELECT (n %% %(channels)s)::text FROM generate_series(1, %(jobs)s) AS n))
+                """,
+                {"jobs": jobs, "channels": channels},
+            )
+
+        def complete_ten() -> int:
+            """How many entries of the indexes, and rows of scanned tables, the completion of ten jobs meets."""
+            claimed = worker.execute("SELECT id, attempt FROM mq_poll(NULL, 10)").fetchall()
+            assert len(claimed) == 10
+            met: LiteralString = """
+                SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class
+                WHERE relname LIKE 'mq\\_%' AND relkind IN ('r', 'i')
+                """
+            worker.execute("BEGIN")
+            before = worker.execute(met).fetchone()
+            worker.execute(
+                "SELECT mq_complete(%s::uuid[], %s::integer[])", ([id for id, _ in claimed], [n for _, n in claimed])
+            )
+            after = worker.execute(met).fetchone()
+            worker.execute("COMMIT")
+            assert before is not None
+            assert after is not None
+            return int(after[0] - before[0])
+
+        for _ in range(8):
+            send(20, 10)
+            complete_ten()
+            session.execute("SELECT mq_clear_all()")
+        send(10_000, 1_000)
+        assert complete_ten() < 300

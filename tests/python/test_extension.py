@@ -53,8 +53,10 @@ def test_plpgsql_check_finds_nothing(empty_database: Database) -> None:
             """
             SELECT function.oid::regprocedure::text, finding
             FROM pg_proc AS function
+            LEFT JOIN pg_trigger ON tgrelid = 'mq_msgs'::regclass AND tgfoid = function.oid
             CROSS JOIN LATERAL plpgsql_check_function(
                 function.oid, relid => CASE WHEN prorettype = 'trigger'::regtype THEN 'mq_msgs'::regclass ELSE 0 END,
+                oldtable => tgoldtable,
                 extra_warnings => true, performance_warnings => true, security_warnings => true) AS finding
             WHERE proname LIKE 'mq\\_%' AND prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql')
             """
