@@ -2,6 +2,28 @@
 
 -- From 0.3.0 to 0.4.0: what CREATE EXTENSION makes of 0.4.0, with the jobs and the rights that are there.
 
+-- First the locks that this needs. Workers take them in another order, and who holds one may be waiting for
+-- another that is taken here already; so none is waited for long: all are let go of, and it is tried again.
+-- Where transactions last, that is not enough, so each time it waits a little longer.
+DO $$
+DECLARE
+    usual CONSTANT text := current_setting('lock_timeout');
+    most  integer := 100;
+BEGIN
+    LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', most::text, true);
+            LOCK TABLE mq_msgs, mq_chains, mq_heads, mq_blocked IN ACCESS EXCLUSIVE MODE;
+            EXIT;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            PERFORM pg_sleep(0.1);
+            most := most * 1.2;
+        END;
+    END LOOP;
+    PERFORM set_config('lock_timeout', usual, true);
+END
+$$;
+
 -- What a script GRANTs, PostgreSQL takes for a part of the extension: pg_dump leaves it out, and a restored
 -- database lacks it. What an object gets from default privileges when it is created, pg_dump takes along.
 -- So the new objects get the rights of those they follow as the default privileges of whoever runs this,
@@ -46,6 +68,15 @@ FROM pg_roles AS role CROSS JOIN unnest(ARRAY['f', 'r', 'S']) AS kind
 WHERE role.rolname = current_user;
 
 -- Where a job is: one row in mq_msgs, and one ticket that says what it waits for (none: it runs).
+
+-- sql/tables/channel_order.sql
+ALTER TABLE mq_chains ADD COLUMN looks_back boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN mq_chains.looks_back IS 'Whether a job that had let others pass was given another try: the next one may lie before the one that is finished.';
+-- Jobs that let others pass and were given another try wait before those that are running.
+UPDATE mq_chains SET looks_back = true
+WHERE channel IN (SELECT ticket.channel FROM mq_blocked AS ticket JOIN mq_msgs AS job ON job.id = ticket.id
+                  WHERE job.passes_when_dead AND job.attempts_ended > 0);
+ALTER TABLE mq_heads DROP CONSTRAINT mq_heads_pkey, ADD CONSTRAINT mq_heads_pkey PRIMARY KEY (channel, id);
 
 -- sql/tables/sleepers.sql
 SELECT mq_create_with('r', relacl, relowner) FROM pg_class WHERE oid = 'mq_held'::regclass;
@@ -188,6 +219,30 @@ END
 $$;
 COMMENT ON FUNCTION mq_join_epoch IS 'Internal. The epoch in which this transaction issues tickets, held open until it ends.';
 
+-- sql/internal/mq_begin_epoch.sql
+-- Internal. Lets a new epoch begin: what is sent from now on lies apart from the dead entries of before.
+-- Not twice within a fiftieth of a second, so that polls that notice the same dead entries at the same time
+-- begin one epoch, not one each; nor when there are many already.
+CREATE OR REPLACE FUNCTION mq_begin_epoch(this_time bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+DECLARE
+    current_epoch CONSTANT integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+BEGIN
+    IF current_epoch - coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer >= 15
+        OR current_epoch = 2147483647
+        OR this_time < coalesce(pg_sequence_last_value('mq_epoch_began_at'), 0) + 20000 THEN
+        RETURN;
+    END IF;
+    PERFORM setval('mq_epoch_began_at', this_time);
+    -- Twice, the first time that it is used: a sequence begins with the number that it shows before.
+    WHILE nextval('mq_epoch') <= current_epoch LOOP
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION mq_begin_epoch IS 'Internal. Lets a new epoch begin.';
+
 -- Who is to be notified
 
 -- sql/internal/mq_somebody_may_sleep.sql
@@ -327,6 +382,227 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION mq_place_ordered IS 'Internal. Makes ordered jobs that were just written the heads of their channels, or blocks them behind these.';
+
+-- sql/internal/mq_advance_channel.sql
+-- Internal. The head of the channel's order is finished: it is the next one's turn.
+-- It is looked for behind the finished one, since what lies before may be long dead and still have to be
+-- stepped over; or from the beginning, where a job that had passed was given another try.
+-- With nobody to be seen behind the head, or somebody whose row is locked (it is being cancelled, say),
+-- the channel is left to the next poll (mq_settle_idle_channels).
+-- mq_leave_channel does the same, for many channels in one statement, where the next job can simply run.
+-- Locks:   the next job's ticket and row, without waiting.
+CREATE OR REPLACE FUNCTION mq_advance_channel(finished mq_msgs) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET enable_seqscan = off
+SET jit = off
+AS $$
+DECLARE
+    after    CONSTANT bigint := CASE
+        WHEN (SELECT chain.looks_back FROM mq_chains AS chain WHERE chain.channel = finished.channel) THEN 0
+        ELSE finished.position
+    END;
+    place    bigint;
+    next_id  uuid;
+    job      mq_msgs;
+    is_taken boolean;
+BEGIN
+    LOOP
+        SELECT ticket.position, ticket.id INTO place, next_id FROM mq_blocked AS ticket
+        WHERE ticket.channel = finished.channel AND ticket.position > after
+        ORDER BY ticket.position LIMIT 1;
+        IF FOUND THEN
+            -- First the ticket, then the job: the order in which everybody takes them.
+            PERFORM FROM mq_blocked WHERE channel = finished.channel AND position = place FOR UPDATE SKIP LOCKED;
+        END IF;
+        IF FOUND THEN
+            SELECT * INTO job FROM mq_msgs WHERE id = next_id AND position = place FOR UPDATE SKIP LOCKED;
+            is_taken := FOUND;
+            IF NOT is_taken AND NOT EXISTS (SELECT FROM mq_msgs WHERE id = next_id AND position = place) THEN
+                DELETE FROM mq_blocked WHERE channel = finished.channel AND position = place;
+                CONTINUE;
+            END IF;
+        ELSE
+            is_taken := false;
+        END IF;
+        IF NOT is_taken THEN
+            INSERT INTO mq_idle_channels (channel) VALUES (finished.channel) ON CONFLICT DO NOTHING;
+            EXIT;
+        END IF;
+        DELETE FROM mq_blocked WHERE channel = finished.channel AND position = place;
+        IF job.cancel_requested_at IS NOT NULL OR job.reserved_until <= clock_timestamp() THEN
+            DELETE FROM mq_scheduled WHERE due_at = job.reserved_until AND id = job.id;
+            DELETE FROM mq_msgs WHERE id = job.id;
+            CONTINUE;
+        END IF;
+        UPDATE mq_heads SET id = job.id WHERE channel = finished.channel AND id = finished.id;
+        -- A reservation has had its ticket, among the scheduled, since it was sent.
+        IF job.reserved_until IS NULL THEN
+            PERFORM mq_issue_ticket(job);
+        END IF;
+        EXIT;
+    END LOOP;
+    PERFORM mq_notify(ARRAY[finished.channel_name]);
+END
+$$;
+COMMENT ON FUNCTION mq_advance_channel IS 'Internal. Gives the turn to the job behind a finished ordered one.';
+
+-- sql/internal/mq_leave_channel.sql
+-- Internal. However ordered jobs leave the queue (completed, deleted, cancelled, cleared, expired, or
+-- their rows deleted by hand), their channels go on. It fires for the ordered ones alone, since most jobs are
+-- not, and does its work at the first of them, for all that the statement deleted: a batch gives all its
+-- turns away, and notifies, at once. It fires on DELETE only, so a restore does not meet it.
+-- Locks:   the next jobs' tickets and rows, without waiting.
+CREATE OR REPLACE FUNCTION mq_leave_channel() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    channel_names text[];
+    are_all       boolean;
+    finished      mq_msgs;
+BEGIN
+    IF OLD.id <> (SELECT gone.id FROM gone WHERE gone.ordered LIMIT 1) THEN
+        RETURN NULL;
+    END IF;
+
+    -- What nearly always happens: a head is done, and the job behind it can run. Each look-up hangs on the
+    -- one before it, so that the planner, whatever it knows, has no other order to choose, and the ticket
+    -- is locked before the job, as everywhere.
+    WITH turn AS MATERIALIZED (
+        SELECT gone.channel, gone.channel_name, head.place AS head, next.place AS ticket, job.id, job.priority, job.position
+        FROM gone CROSS JOIN LATERAL (
+            SELECT one.ctid AS place, one.channel FROM mq_heads AS one
+            WHERE one.channel = gone.channel AND one.id = gone.id
+              AND (SELECT NOT chain.looks_back FROM mq_chains AS chain WHERE chain.channel = gone.channel)
+            OFFSET 0) AS head
+        CROSS JOIN LATERAL (
+            SELECT ticket.ctid AS place, ticket.id, ticket.position FROM mq_blocked AS ticket
+            -- Found first, locked then: if somebody has it locked, the next one must not pass it.
+            WHERE ticket.channel = head.channel
+              AND ticket.position = (
+                  SELECT behind.position FROM mq_blocked AS behind
+                  WHERE behind.channel = head.channel AND behind.position > gone.position
+                  ORDER BY behind.position LIMIT 1)
+            FOR UPDATE SKIP LOCKED) AS next
+        CROSS JOIN LATERAL (
+            SELECT candidate.id, candidate.priority, candidate.position FROM mq_msgs AS candidate
+            WHERE candidate.id = next.id AND candidate.position = next.position
+              AND candidate.cancel_requested_at IS NULL AND candidate.reserved_until IS NULL AND candidate.due_at IS NULL
+            FOR UPDATE SKIP LOCKED) AS job
+        WHERE gone.ordered AND gone.died_at IS NULL
+    ), ticket AS (
+        DELETE FROM mq_blocked WHERE ctid = ANY (ARRAY(SELECT turn.ticket FROM turn))
+    ), old_head AS (
+        DELETE FROM mq_heads WHERE ctid = ANY (ARRAY(SELECT turn.head FROM turn))
+    ), new_head AS (
+        INSERT INTO mq_heads (channel, id) SELECT turn.channel, turn.id FROM turn
+    ), ready AS (
+        INSERT INTO mq_ready (channel, priority, position, id, epoch)
+        SELECT turn.channel, turn.priority, turn.position, turn.id, (SELECT mq_join_epoch()) FROM turn
+    )
+    SELECT array_agg(turn.channel_name), count(*) = (SELECT count(*) FROM gone WHERE gone.ordered)
+    INTO channel_names, are_all FROM turn;
+    IF channel_names IS NOT NULL THEN
+        PERFORM mq_notify(channel_names);
+    END IF;
+    IF are_all THEN
+        RETURN NULL;
+    END IF;
+
+    -- Those that were waiting for their turn take their tickets along; any other head passes its turn on.
+    FOR finished IN
+        WITH blocked AS (
+            DELETE FROM mq_blocked WHERE ctid = ANY (ARRAY(
+                SELECT place.ctid FROM gone CROSS JOIN LATERAL (
+                    SELECT ticket.ctid FROM mq_blocked AS ticket
+                    WHERE ticket.channel = gone.channel AND ticket.position = gone.position OFFSET 0) AS place
+                WHERE gone.ordered))
+            RETURNING mq_blocked.id
+        )
+        SELECT gone.* FROM gone
+        WHERE gone.ordered
+          -- It gave the turn away when it died.
+          AND NOT (gone.died_at IS NOT NULL AND gone.passes_when_dead)
+          AND gone.id <> ALL (ARRAY(SELECT blocked.id FROM blocked))
+          AND (SELECT true FROM mq_heads AS head WHERE head.channel = gone.channel AND head.id = gone.id)
+    LOOP
+        PERFORM mq_advance_channel(finished);
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION mq_leave_channel IS 'Internal. Trigger function: ordered jobs have left the queue, their channels go on.';
+
+DROP TRIGGER mq_leave_channel ON mq_msgs;
+CREATE TRIGGER mq_leave_channel AFTER DELETE ON mq_msgs
+REFERENCING OLD TABLE AS gone
+FOR EACH ROW WHEN (OLD.ordered)
+EXECUTE FUNCTION mq_leave_channel();
+COMMENT ON TRIGGER mq_leave_channel ON mq_msgs IS 'Jobs have left the queue: behind the ordered ones, the next get their turn.';
+
+-- sql/internal/mq_settle_idle_channels.sql
+-- Internal. For channels whose head was finished with nobody seen behind it. With the channel's row
+-- locked no sender is about to commit, so what is seen now is all there is: somebody's turn, or the
+-- end of the channel. A channel whose row a sender holds is left for a later poll; that sender's
+-- commit wakes one.
+-- Locks:   the channels' rows, without waiting.
+CREATE OR REPLACE FUNCTION mq_settle_idle_channels() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET enable_seqscan = off
+SET jit = off
+AS $$
+DECLARE
+    idle     uuid;
+    finished mq_msgs;
+BEGIN
+    FOR idle IN
+        SELECT channel FROM mq_idle_channels ORDER BY channel LIMIT 100 FOR UPDATE SKIP LOCKED
+    LOOP
+        PERFORM FROM mq_chains WHERE channel = idle FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            CONTINUE WHEN EXISTS (SELECT FROM mq_chains WHERE channel = idle);
+            DELETE FROM mq_idle_channels WHERE channel = idle;
+            CONTINUE;
+        END IF;
+        -- Somebody may have the turn already: a row that was left twice. Not so a head that passed
+        -- when it died, dead still or retried and waiting for a new turn.
+        PERFORM FROM mq_heads JOIN mq_msgs AS job ON job.id = mq_heads.id
+        WHERE mq_heads.channel = idle
+          AND NOT (job.died_at IS NOT NULL AND job.passes_when_dead)
+          AND NOT EXISTS (SELECT FROM mq_blocked AS ticket
+                          WHERE ticket.channel = job.channel AND ticket.position = job.position);
+        IF FOUND THEN
+            DELETE FROM mq_idle_channels WHERE channel = idle;
+            CONTINUE;
+        END IF;
+        SELECT job.* INTO finished
+        FROM mq_blocked AS ticket JOIN mq_msgs AS job ON job.id = ticket.id
+        WHERE ticket.channel = idle
+        ORDER BY ticket.position LIMIT 1;
+        IF FOUND THEN
+            DELETE FROM mq_idle_channels WHERE channel = idle;
+            -- What is known of the one that is finished; the next is looked for from the beginning.
+            finished.id := (SELECT head.id FROM mq_heads AS head WHERE head.channel = idle);
+            finished.position := 0;
+            PERFORM mq_advance_channel(finished);
+        ELSIF current_setting('transaction_isolation') = 'read committed' THEN
+            DELETE FROM mq_idle_channels WHERE channel = idle;
+            DELETE FROM mq_heads WHERE channel = idle;
+            DELETE FROM mq_chains WHERE channel = idle;
+        END IF;
+        -- Otherwise an older snapshot may hide a job sent meanwhile: a later poll decides.
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION mq_settle_idle_channels IS 'Internal. Gives the turn in channels without a head, or closes them.';
 
 -- Sending
 
@@ -665,7 +941,516 @@ END
 $$;
 COMMENT ON FUNCTION mq_enqueue_many IS 'Sends many jobs, all or none, and returns their ids.';
 
+-- Claiming
+
+-- sql/internal/mq_take_back_expired.sql
+-- Internal. Looks at claims whose deadline has passed: their jobs that still exist and are still at the
+-- attempt of the claim are taken back, or, leased for longer, claimed on. It stops after ten claims, or
+-- after the first with which it has looked at two hundred jobs, so that no poll has to do much of it.
+-- Arguments: since, nothing earlier is looked for.
+-- Locks:   the claims, then the jobs, without waiting: a job whose row somebody has locked or just changed
+--          is being completed, failed or kept alive right now, and is looked at again a second later.
+CREATE OR REPLACE FUNCTION mq_take_back_expired(since timestamptz, this_moment timestamptz) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    expired   mq_claims;
+    one       record;
+    job       mq_msgs;
+    again     timestamptz;
+    seen      integer := 0;
+    ids       uuid[];
+    positions bigint[];
+    attempts  integer[];
+BEGIN
+    FOR number IN 1..10 LOOP
+        DELETE FROM mq_claims WHERE ctid = (
+            SELECT claim.ctid FROM mq_claims AS claim
+            WHERE claim.deadline >= since AND claim.deadline <= this_moment
+            ORDER BY claim.deadline LIMIT 1 FOR UPDATE SKIP LOCKED)
+        RETURNING * INTO expired;
+        EXIT WHEN NOT FOUND;
+        since := expired.deadline;
+        ids := '{}';
+        positions := '{}';
+        attempts := '{}';
+        again := this_moment + interval '10 seconds';
+        FOR one IN
+            SELECT held.id, held.position, held.attempt, here.leased_until,
+                   greatest(here.leased_until, expired.leased_until) AS until
+            FROM unnest(expired.ids, expired.positions, expired.attempts) AS held (id, position, attempt)
+            CROSS JOIN LATERAL (
+                SELECT leased_until FROM mq_msgs
+                WHERE id = held.id AND position = held.position AND attempts_ended = held.attempt - 1
+                OFFSET 0) AS here
+        LOOP
+            -- Who is leased for longer needs no lock: should it be completed meanwhile, the next look finds that.
+            IF one.until <= this_moment THEN
+                -- The job as it was just seen, or not at all.
+                SELECT * INTO job FROM mq_msgs
+                WHERE id = one.id AND position = one.position AND attempts_ended = one.attempt - 1
+                  AND leased_until IS NOT DISTINCT FROM one.leased_until
+                FOR UPDATE SKIP LOCKED;
+                IF FOUND THEN
+                    PERFORM mq_end_attempt(
+                        job,
+                        format('The lease of attempt %s, held by %s, was over at %s.', one.attempt,
+                               coalesce(nullif(expired.worker, ''), 'an unnamed worker'), one.until),
+                        interval '0', true, false);
+                    CONTINUE;
+                END IF;
+                one.until := this_moment + interval '1 second';
+            END IF;
+            ids := ids || one.id;
+            positions := positions || one.position;
+            attempts := attempts || one.attempt;
+            again := least(again, one.until);
+        END LOOP;
+        IF cardinality(ids) > 0 THEN
+            INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+            VALUES (again, nextval('mq_claim_number'), expired.leased_until, ids, positions, attempts, expired.worker);
+        END IF;
+        seen := seen + cardinality(expired.ids);
+        EXIT WHEN seen >= 200;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION mq_take_back_expired IS 'Internal. Takes back the jobs whose leases are over.';
+
+-- sql/internal/mq_release_due.sql
+-- Internal. Jobs whose time has come become ready; reservations whose time is over disappear.
+-- A ticket counts only if its time is the job's; others are left over and are dropped.
+-- Arguments: since, nothing earlier is looked for; most_jobs, how many at most.
+-- Returns: how many tickets it has met.
+-- Locks:   the tickets, and reserved jobs, without waiting: a reservation whose row is locked is
+--          being committed, kept alive or cancelled right now.
+CREATE OR REPLACE FUNCTION mq_release_due(since timestamptz, this_moment timestamptz, most_jobs integer) RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    tickets  integer;
+    reserved uuid[];
+    over     mq_msgs;
+    epoch    CONSTANT integer := mq_join_epoch();
+BEGIN
+    WITH due AS (
+        DELETE FROM mq_scheduled WHERE ctid = ANY (ARRAY(
+            SELECT ticket.ctid FROM mq_scheduled AS ticket
+            WHERE ticket.due_at >= since AND ticket.due_at <= this_moment
+            ORDER BY ticket.due_at LIMIT most_jobs FOR UPDATE SKIP LOCKED))
+        RETURNING due_at, id
+    ), job AS MATERIALIZED (
+        SELECT job.* FROM due CROSS JOIN LATERAL (
+            SELECT id, channel, priority, position, reserved_until FROM mq_msgs
+            WHERE id = due.id AND coalesce(reserved_until, due_at) = due.due_at
+            OFFSET 0) AS job
+    ), ready AS (
+        INSERT INTO mq_ready (channel, priority, position, id, epoch)
+        SELECT channel, priority, position, id, epoch FROM job WHERE reserved_until IS NULL
+        ON CONFLICT DO NOTHING
+    )
+    SELECT (SELECT count(*)::integer FROM due), array_agg(id) INTO tickets, reserved FROM job WHERE reserved_until IS NOT NULL;
+
+    IF reserved IS NULL THEN
+        RETURN tickets;
+    END IF;
+    FOR over IN
+        SELECT * FROM mq_msgs WHERE id = ANY (reserved) AND reserved_until <= this_moment
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    LOOP
+        DELETE FROM mq_msgs WHERE id = over.id;
+        reserved := array_remove(reserved, over.id);
+    END LOOP;
+    -- Whoever holds the others' rows needs to find their tickets, unless he has moved them.
+    INSERT INTO mq_scheduled (due_at, id)
+    SELECT job.reserved_until, job.id FROM mq_msgs AS job
+    WHERE job.id = ANY (reserved) AND job.reserved_until <= this_moment
+    ON CONFLICT DO NOTHING;
+    RETURN tickets;
+END
+$$;
+COMMENT ON FUNCTION mq_release_due IS 'Internal. Makes due jobs ready and drops the reservations that are over.';
+
+-- sql/functions/mq_poll.sql
+-- Purpose: claim jobs that can run now; each is held by the caller until its lease is over.
+-- Arguments: channel_names, whose jobs to claim (NULL: all); batch_size, how many at most (1 to
+--          10000); lease, the least time for which to hold them (NULL: each job's backoff decides);
+--          worker, a name to show who holds them (NULL: the session's application_name);
+--          notify_me, when NOTIFY is to announce new jobs to this session: 'always'; 'asleep', only after
+--          a poll of this session that found nothing, until one that finds some, which spares senders
+--          most of it (poll again after the wait_time, in a session that lasts); 'never'.
+-- Returns: a row for each claimed job, smallest priority first; attempt is the fence to pass to
+--          mq_complete, mq_fail and the others; is_committed is always true (reservations are not handed
+--          out); wait_time is 0 (with notify_me 'asleep', where fewer than asked for were to be had: how
+--          soon to poll again, since nobody notifies before that poll has found nothing). With nothing to
+--          claim, one row of NULLs whose wait_time says how long until something may be due (NULL: nothing
+--          is scheduled).
+-- Fairness: channels (name and arguments) take turns. The session goes round them from where its
+--          last poll left off (the setting sqlxmq.ring_position), and takes an equal share of each.
+-- Locks:   the claimed jobs' tickets, never waiting for another poll.
+-- Errors:  22023 or 22004 for a bad argument.
+-- Callers: worker, operator.
+CREATE OR REPLACE FUNCTION mq_poll(
+    channel_names text[],
+    batch_size    integer DEFAULT 1,
+    lease         interval DEFAULT NULL,
+    worker        text DEFAULT NULL,
+    notify_me     text DEFAULT 'always'
+) RETURNS TABLE (
+    id               uuid,
+    is_committed     boolean,
+    name             text,
+    payload_json     text,
+    payload_bytes    bytea,
+    retry_backoff    interval,
+    wait_time        interval,
+    attempt          integer,
+    attempts_allowed integer,
+    channel_name     text,
+    channel_args     text,
+    leased_until     timestamptz,
+    headers          text
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    looked_at       CONSTANT pg_snapshot := pg_current_snapshot();
+    this_moment     CONSTANT timestamptz := clock_timestamp();
+    this_time       CONSTANT bigint := (extract(epoch FROM this_moment) * 1000000)::bigint;
+    first_key       CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
+    last_key        CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
+    -- In this order, here and below: the first may follow the current one at any time, and must not be later.
+    first_epoch     integer := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
+    current_epoch   integer := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+    scheduled_mark  CONSTANT bigint := coalesce(pg_sequence_last_value('mq_scheduled_mark'), 0);
+    claims_mark     CONSTANT bigint := coalesce(pg_sequence_last_value('mq_claims_mark'), 0);
+    epochs          integer[];
+    this_epoch      integer;
+    trusts_marks    boolean := true;
+    stepped_over    bigint;
+    next_due        timestamptz;
+    next_deadline   timestamptz;
+    any_idle        boolean;
+    any_late        boolean;
+    ring_position   uuid;
+    arcs_after      uuid[];
+    arcs_upto       uuid[];
+    still_wanted    integer := batch_size;
+    channels_seen   bigint;
+    last_channel    uuid;
+    claimed_ids     uuid[];
+    claimed_places  bigint[];
+    met_others      boolean := false;
+    released        integer := 0;
+    most_released   CONSTANT integer := greatest(100, 4 * least(batch_size, 250));
+    claimed_count   integer;
+BEGIN
+    IF batch_size IS NULL OR batch_size NOT BETWEEN 1 AND 10000 THEN
+        PERFORM mq_refuse(CASE WHEN batch_size IS NULL THEN '22004' ELSE '22023' END,
+            'batch_size', batch_size::text, 'it must be between 1 and 10000');
+    ELSIF lease < interval '0' OR lease > interval '1000 years' THEN
+        PERFORM mq_refuse('22023', 'lease', lease::text, 'it must be NULL or between 0 and 1000 years');
+    ELSIF notify_me IS NULL OR notify_me NOT IN ('always', 'asleep', 'never') THEN
+        PERFORM mq_refuse(CASE WHEN notify_me IS NULL THEN '22004' ELSE '22023' END,
+            'notify_me', quote_literal(notify_me), 'it must be ''always'', ''asleep'' or ''never''');
+    END IF;
+    IF channel_names IS NOT NULL THEN
+        PERFORM mq_check_channel_names(channel_names);
+    END IF;
+    -- Anybody can set it to anything: then begin somewhere.
+    ring_position := CASE
+        WHEN current_setting('sqlxmq.ring_position', true) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+            THEN current_setting('sqlxmq.ring_position', true)::uuid
+        ELSE gen_random_uuid()
+    END;
+
+    IF first_epoch > current_epoch THEN
+        -- Data alone were restored into a queue that had been in use.
+        PERFORM setval('mq_first_epoch', 1);
+        first_epoch := 1;
+    END IF;
+    -- Housekeeping: one probe each when there is none to do. The marks say from where on to look, and are
+    -- distrusted now and then.
+    IF scheduled_mark > 0 OR claims_mark > 0 THEN
+        trusts_marks := this_time < coalesce(pg_sequence_last_value('mq_look_again_at'), 0);
+    END IF;
+    stepped_over := -pg_stat_get_xact_tuples_returned('mq_scheduled_pkey'::regclass)
+                    -pg_stat_get_xact_tuples_returned('mq_claims_pkey'::regclass);
+    SELECT (SELECT due_at FROM mq_scheduled
+            WHERE due_at >= to_timestamp(CASE WHEN trusts_marks THEN scheduled_mark / 1e6 ELSE 0 END) ORDER BY due_at LIMIT 1),
+           (SELECT deadline FROM mq_claims
+            WHERE deadline >= to_timestamp(CASE WHEN trusts_marks THEN claims_mark / 1e6 ELSE 0 END) ORDER BY deadline LIMIT 1),
+           (SELECT true FROM mq_idle_channels ORDER BY channel LIMIT 1),
+           (SELECT true FROM mq_late_epochs ORDER BY epoch LIMIT 1)
+    INTO next_due, next_deadline, any_idle, any_late;
+    stepped_over := stepped_over
+                    + pg_stat_get_xact_tuples_returned('mq_scheduled_pkey'::regclass)
+                    + pg_stat_get_xact_tuples_returned('mq_claims_pkey'::regclass);
+    IF (first_epoch < current_epoch OR any_late)
+        AND this_time >= coalesce(pg_sequence_last_value('mq_tend_again_at'), 0) THEN
+        PERFORM mq_tend_epochs();
+        first_epoch := coalesce(pg_sequence_last_value('mq_first_epoch'), 1)::integer;
+        current_epoch := coalesce(pg_sequence_last_value('mq_epoch'), 1)::integer;
+    END IF;
+    IF stepped_over > 100 OR NOT trusts_marks THEN
+        PERFORM mq_set_marks(this_moment, next_due, next_deadline, stepped_over > 100, NOT trusts_marks);
+    END IF;
+    IF next_deadline <= this_moment THEN
+        PERFORM mq_take_back_expired(next_deadline, this_moment);
+    END IF;
+    IF next_due <= this_moment THEN
+        released := mq_release_due(next_due, this_moment, most_released);
+    END IF;
+    IF any_idle THEN
+        PERFORM mq_settle_idle_channels();
+    END IF;
+
+    -- Several epochs take turns, the oldest one every other time; what it does not give the others may.
+    IF first_epoch = current_epoch THEN
+        epochs := ARRAY[current_epoch];
+    ELSE
+        this_epoch := first_epoch + CASE WHEN random() < 0.5 THEN 0 ELSE floor(random() * (current_epoch - first_epoch + 1))::integer END;
+        epochs := ARRAY(SELECT one FROM generate_series(first_epoch, current_epoch) AS one ORDER BY one <> this_epoch, one);
+    END IF;
+    FOREACH this_epoch IN ARRAY epochs LOOP
+        -- Each round walks the ring from its position, one probe a channel. A second round is needed only
+        -- when shares were left unused by some channels and others have more, or when other polls were
+        -- just taking what this one met. Twenty rounds bound the work of one poll.
+        FOR round IN 1..20 LOOP
+            -- The parts of the ring to walk: after … up to, in turn.
+            IF channel_names IS NULL THEN
+                arcs_after := ARRAY[ring_position, first_key];
+                arcs_upto := ARRAY[last_key, ring_position];
+            ELSE
+                SELECT array_agg(part.after ORDER BY part.turn, part.after),
+                       array_agg(part.upto ORDER BY part.turn, part.after)
+                INTO arcs_after, arcs_upto
+                FROM (SELECT DISTINCT
+                          overlay(arc::text PLACING '0000-000000000000' FROM 20)::uuid AS lowest,
+                          overlay(arc::text PLACING 'ffff-ffffffffffff' FROM 20)::uuid AS highest
+                      FROM unnest(channel_names) AS wanted (channel_name),
+                           mq_channel_key(wanted.channel_name, '') AS arc) AS arcs
+                CROSS JOIN LATERAL (VALUES
+                    (1, greatest(lowest, ring_position), highest),
+                    (2, lowest, least(highest, ring_position))
+                ) AS part (turn, after, upto)
+                WHERE part.after < part.upto;
+            END IF;
+
+            stepped_over := -pg_stat_get_xact_tuples_returned('mq_ready_pkey'::regclass);
+            WITH RECURSIVE walk AS (
+                SELECT 1 AS arc, arcs_after[1] AS channel, NULL::smallint AS priority, NULL::bigint AS position
+                UNION ALL
+                SELECT CASE WHEN met.channel IS NULL THEN walk.arc + 1 ELSE walk.arc END,
+                       coalesce(met.channel, arcs_after[walk.arc + 1]),
+                       met.priority, met.position
+                FROM walk LEFT JOIN LATERAL (
+                    SELECT ticket.channel, ticket.priority, ticket.position FROM mq_ready AS ticket
+                    WHERE ticket.epoch = this_epoch
+                      AND ticket.channel > walk.channel AND ticket.channel <= arcs_upto[walk.arc]
+                    ORDER BY ticket.channel, ticket.priority, ticket.position LIMIT 1) AS met ON true
+                WHERE walk.channel IS NOT NULL
+            ), seen AS MATERIALIZED (
+                SELECT walk.channel, walk.priority, walk.position FROM walk
+                WHERE walk.position IS NOT NULL LIMIT still_wanted
+            ), taken AS (
+                DELETE FROM mq_ready WHERE ctid = ANY (ARRAY(
+                    SELECT mine.ctid FROM seen CROSS JOIN LATERAL (
+                        -- From the one that the walk has met: what lies before it is dead.
+                        SELECT ticket.ctid FROM mq_ready AS ticket
+                        WHERE ticket.epoch = this_epoch AND ticket.channel = seen.channel
+                          AND (ticket.priority, ticket.position) >= (seen.priority, seen.position)
+                        ORDER BY ticket.priority, ticket.position
+                        LIMIT (SELECT ceil(still_wanted::float8 / count(*)) FROM seen)
+                        FOR UPDATE SKIP LOCKED) AS mine
+                    LIMIT still_wanted))
+                RETURNING id, priority, position
+            )
+            SELECT array_agg(id ORDER BY priority, position),
+                   array_agg(position ORDER BY priority, position),
+                   (SELECT count(*) FROM seen),
+                   (SELECT (array_agg(seen.channel))[count(*)] FROM seen)
+            INTO claimed_ids, claimed_places, channels_seen, last_channel
+            FROM taken;
+            -- Each job that is taken should cost a few steps, not dozens. Steps in an old epoch are no reason
+            -- for a new one: no more comes there, and each epoch that is open makes completion slower.
+            stepped_over := stepped_over + pg_stat_get_xact_tuples_returned('mq_ready_pkey'::regclass);
+            IF this_epoch = current_epoch AND stepped_over > 200 + 8 * still_wanted THEN
+                PERFORM mq_begin_epoch(this_time);
+            END IF;
+            IF channels_seen = 0 AND this_epoch < current_epoch AND channel_names IS NULL THEN
+                -- Nothing seems to be left there.
+                PERFORM setval('mq_tend_again_at', 0);
+            END IF;
+            EXIT WHEN channels_seen = 0;
+            ring_position := last_channel;
+            met_others := met_others OR claimed_ids IS NULL;
+
+            claimed_count := 0;
+            IF claimed_ids IS NOT NULL THEN
+                RETURN QUERY
+                WITH job AS MATERIALIZED (
+                    SELECT job.id, job.position, job.name, job.payload_json, job.payload_bytes, job.retry_backoff,
+                           job.attempts_ended + 1 AS attempt, job.attempts_allowed, job.channel_name,
+                           job.channel_args, job.headers, job.cancel_requested_at,
+                           this_moment + greatest(job.retry_backoff, lease) AS deadline, n
+                    FROM unnest(claimed_ids, claimed_places) WITH ORDINALITY AS mine (id, position, n)
+                    JOIN mq_msgs AS job ON job.id = mine.id AND job.position = mine.position
+                ), claim AS (
+                    INSERT INTO mq_claims (deadline, claim, leased_until, ids, positions, attempts, worker)
+                    SELECT least(job.deadline, this_moment + interval '10 seconds'), nextval('mq_claim_number'),
+                           job.deadline, array_agg(job.id), array_agg(job.position), array_agg(job.attempt),
+                           coalesce(worker, current_setting('application_name'))
+                    FROM job GROUP BY job.deadline
+                )
+                -- A job that was cancelled while its ticket moved is not handed out; when its claim is
+                -- over, it is removed.
+                SELECT job.id, true, job.name, job.payload_json::text, job.payload_bytes, job.retry_backoff,
+                       CASE WHEN notify_me = 'asleep' AND (SELECT count(*) FROM job) < still_wanted
+                           THEN interval '5 milliseconds' ELSE interval '0' END,
+                       job.attempt, job.attempts_allowed, job.channel_name, job.channel_args,
+                       job.deadline, job.headers::text
+                FROM job WHERE job.cancel_requested_at IS NULL
+                ORDER BY n;
+                GET DIAGNOSTICS claimed_count = ROW_COUNT;
+                still_wanted := still_wanted - claimed_count;
+            END IF;
+            -- Done, or the ring was gone round and no channel gave its whole share.
+            EXIT WHEN still_wanted <= 0
+                OR channels_seen < still_wanted + claimed_count
+                   AND coalesce(cardinality(claimed_ids), 0) < ceil((still_wanted + claimed_count)::float8 / channels_seen);
+        END LOOP;
+        EXIT WHEN still_wanted <= 0;
+    END LOOP;
+    PERFORM set_config('sqlxmq.ring_position', ring_position::text, false);
+
+    IF still_wanted < batch_size THEN
+        IF current_setting('sqlxmq.asleep', true) <> '' THEN
+            PERFORM mq_wake_up();
+        END IF;
+        RETURN;
+    END IF;
+
+    PERFORM mq_forget_dead(100);
+    SELECT least((SELECT due_at FROM mq_scheduled WHERE due_at >= to_timestamp(scheduled_mark / 1e6) ORDER BY due_at LIMIT 1),
+                 (SELECT deadline FROM mq_claims WHERE deadline >= to_timestamp(claims_mark / 1e6) ORDER BY deadline LIMIT 1),
+                 (SELECT this_moment + interval '1 second' FROM mq_idle_channels ORDER BY channel LIMIT 1),
+                 -- What somebody commits late, before a mark or in an old epoch, is only found by looking.
+                 CASE WHEN any_late OR scheduled_mark > 0 OR claims_mark > 0 THEN this_moment + interval '1 second' END)
+    INTO next_due;
+    IF next_due IS NOT NULL THEN
+        wait_time := CASE
+            WHEN next_due > this_moment OR released = most_released
+                THEN greatest(next_due - clock_timestamp(), interval '1 millisecond')
+            -- What is overdue is in somebody else's hands, perhaps for long.
+            ELSE interval '0.5 seconds'
+        END;
+    END IF;
+    IF met_others THEN
+        -- Other polls were just taking what was ready; should they not commit, it still is.
+        wait_time := least(wait_time, interval '0.1 seconds');
+    END IF;
+    IF notify_me = 'asleep' THEN
+        wait_time := least(wait_time, mq_fall_asleep(channel_names, looked_at));
+    ELSIF notify_me = 'always' THEN
+        wait_time := least(wait_time, mq_notify_until(this_moment + coalesce(wait_time, interval '1 minute'), looked_at));
+    END IF;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION mq_poll IS 'Claims jobs that can run now, in fair turns over the channels.';
+
 -- Operating
+
+-- sql/functions/mq_retry.sql
+-- Purpose: give dead jobs another try. Attempt numbers go on from where they were.
+-- Arguments: msg_ids; retries, attempts after the first new one (0 to 1000000); delay, until it is due.
+-- Returns: the ids that were dead and wait again now; others are passed over.
+-- Locks:   the jobs' rows; for ordered jobs that let others pass, the order of their channels.
+-- Errors:  22004, 22003, 22023 for bad arguments.
+-- Callers: operator.
+CREATE OR REPLACE FUNCTION mq_retry(
+    msg_ids uuid[],
+    retries integer DEFAULT 0,
+    delay   interval DEFAULT '0'
+) RETURNS SETOF uuid
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+    job           mq_msgs;
+    channel_names text[] := ARRAY[]::text[];
+    opened        uuid[];
+BEGIN
+    PERFORM mq_check_ids(msg_ids, NULL, false);
+    IF retries IS NULL OR retries NOT BETWEEN 0 AND 1000000 THEN
+        PERFORM mq_refuse(CASE WHEN retries IS NULL THEN '22004' ELSE '22003' END,
+            'retries', retries::text, 'it must be between 0 and 1000000');
+    ELSIF delay IS NULL OR delay < interval '0' OR delay > interval '1000 years' THEN
+        PERFORM mq_refuse(CASE WHEN delay IS NULL THEN '22004' ELSE '22023' END,
+            'delay', delay::text, 'it must be between 0 and 1000 years');
+    END IF;
+    -- First the channels' order, all at once, then the jobs: so does every sender.
+    opened := mq_join_channels(ARRAY(
+        SELECT channel FROM mq_msgs
+        WHERE id = ANY (msg_ids) AND died_at IS NOT NULL AND ordered AND passes_when_dead));
+    FOR job IN SELECT * FROM mq_msgs WHERE id = ANY (msg_ids) AND died_at IS NOT NULL ORDER BY position FOR UPDATE LOOP
+        DELETE FROM mq_dead WHERE died_at = job.died_at AND id = job.id;
+        UPDATE mq_msgs SET
+            attempts_allowed = attempts_ended + 1 + retries,
+            died_at = NULL,
+            cancel_requested_at = NULL,
+            due_at = CASE WHEN delay > interval '0' THEN clock_timestamp() + delay END
+        WHERE id = job.id
+        RETURNING * INTO job;
+        -- One that let others pass has lost its turn: it is the next again, by its position.
+        IF job.ordered AND job.passes_when_dead THEN
+            IF job.channel = ANY (opened) THEN
+                opened := array_remove(opened, job.channel);
+                INSERT INTO mq_heads (channel, id) VALUES (job.channel, job.id);
+                PERFORM mq_issue_ticket(job);
+            ELSE
+                INSERT INTO mq_blocked (channel, position, id) VALUES (job.channel, job.position, job.id);
+                UPDATE mq_chains SET looks_back = true WHERE channel = job.channel AND NOT looks_back;
+            END IF;
+        ELSE
+            PERFORM mq_issue_ticket(job);
+        END IF;
+        channel_names := channel_names || job.channel_name;
+        RETURN NEXT job.id;
+    END LOOP;
+    PERFORM mq_notify(channel_names);
+END
+$$;
+COMMENT ON FUNCTION mq_retry IS 'Gives dead jobs new attempts; returns the ids that were dead.';
 
 -- sql/functions/mq_version.sql
 -- Purpose: which version of the queue's SQL this is.
