@@ -30,9 +30,9 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(psycopg|psycopg_pool|prometheus_client|opentelemetry|collections|datetime|inspect|types|typing|uuid)\..*",
     ),
-    ("py:.*", r"Any|Callable|Mapping|Sequence|UUID|datetime|timedelta|optional|Counter|Gauge|Histogram"),
-    # Type variables.
-    ("py:.*", r"(.*\.)?(C|P|R|R_co|T)"),
+    ("py:.*", r"Any|Callable|CollectorRegistry|Counter|Gauge|Histogram|Mapping|Sequence|UUID|datetime|optional|timedelta"),
+    # Type variables, and Self.
+    ("py:.*", r"(.*\.)?(C|P|R|R_co|Self|T)"),
 ]
 
 myst_heading_anchors = 4
