@@ -30,7 +30,10 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(psycopg|psycopg_pool|prometheus_client|opentelemetry|collections|datetime|inspect|types|typing|uuid)\..*",
     ),
-    ("py:.*", r"Any|Callable|CollectorRegistry|Counter|Gauge|Histogram|Mapping|Sequence|UUID|datetime|optional|timedelta"),
+    (
+        "py:.*",
+        r"Any|Callable|CollectorRegistry|Counter|Gauge|Histogram|Mapping|Sequence|UUID|datetime|optional|timedelta",
+    ),
     # Type variables, and Self.
     ("py:.*", r"(.*\.)?(C|P|R|R_co|Self|T)"),
 ]

@@ -407,3 +407,15 @@ def test_the_drawing_of_states_names_all_of_them() -> None:
         assert f">{state}</text>" in drawing
     assert "<desc" in drawing
     assert "prefers-color-scheme: dark" in drawing
+
+
+def test_what_the_reliability_page_names_is_there() -> None:
+    text = (DOCS / "reliability.md").read_text()
+    for path in re.findall(r"`(tests/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"`(\w+\.spec)`", text):
+        assert (ROOT / "tests" / "isolation" / "specs" / name).exists(), name
+    for name in re.findall(r"`(test_\w+\.py)`", text):
+        assert (ROOT / "tests" / "python" / name).exists(), name
+    for name in re.findall(r"`make ([\w-]+)`", text):
+        assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE), name
