@@ -6,6 +6,8 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -41,19 +43,32 @@ def mails() -> list[tuple[str, str]]:
     return sorted(rows("DELETE FROM mail RETURNING recipient, subject"))
 
 
-def run_until_empty(*command: str) -> str:
-    """Starts a worker, waits until the queue is empty, stops it, and returns what it printed."""
+def wait_until_empty(worker: subprocess.Popen[str], query: str = "SELECT count(*) FROM mq_jobs") -> None:
+    """Waits until a worker has left nothing of what the query counts."""
+    deadline = time.monotonic() + 60
+    while rows(query) != [(0,)]:
+        assert worker.poll() is None
+        assert time.monotonic() < deadline, rows("SELECT name, state, last_error FROM mq_jobs")
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A worker, started by a Python program; it is stopped by SIGTERM on leaving, and has to end well."""
     worker = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 60
-        while rows("SELECT count(*) FROM mq_jobs") != [(0,)]:
-            assert worker.poll() is None
-            assert time.monotonic() < deadline, rows("SELECT name, state, last_error FROM mq_jobs")
-            time.sleep(0.02)
+        yield worker
         worker.terminate()
-        printed, _ = worker.communicate(timeout=30)
-        assert worker.returncode == 0
-        return printed
+        assert worker.wait(timeout=30) == 0
     finally:
         worker.kill()
         worker.communicate()
+
+
+def run_until_empty(*command: str) -> str:
+    """Runs a worker until the queue is empty, and returns what it printed."""
+    with running(*command) as worker:
+        wait_until_empty(worker)
+        worker.terminate()
+        printed, _ = worker.communicate(timeout=30)
+    return printed
