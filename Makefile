@@ -22,7 +22,7 @@ endif
 $(BUILT): extension/sqlxmq.control sql/manifest tools/build_extension.py $(shell find sql -name '*.sql')
 	python3 tools/build_extension.py
 
-.PHONY: all install installcheck checkver demo test test-long test-crate bench bench-full bench-workers bench-senders lint
+.PHONY: all install installcheck checkver demo test test-long test-crate bench bench-full bench-workers bench-senders lint docs
 
 # The pgTAP suite, with pg_prove, against the server that PGHOST, PGPORT, PGUSER … name, in a database of
 # its own. The server needs the extensions pgtap and, by make install, sqlxmq.
@@ -47,6 +47,11 @@ test-long:
 
 lint:
 	./tools/with_python all tools/lint.py
+
+# The documentation's site, into build/docs. Warnings are errors, such as references that lead nowhere.
+docs:
+	./tools/with_python docs -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs build/docs
+	@echo "The site is in build/docs: open build/docs/index.html"
 
 # The client of the sqlxmq crate, built by cargo, against this extension.
 test-crate:

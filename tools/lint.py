@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = ["python/src", "tools", "bench", "examples", "tests"]
+PYTHON = ["python/src", "tools", "bench", "examples", "tests", "docs"]
 
 
 def main() -> int:

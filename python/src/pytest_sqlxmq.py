@@ -1,4 +1,4 @@
-"""The plugin for pytest that comes with sqlxmq: fixtures for tests against a real server; see docs/testing.md.
+"""The plugin for pytest that comes with sqlxmq: fixtures for tests against a real server; see docs/guide/testing.md.
 
 It is a module of its own, not one of the package, so that a run that does not use it imports nothing of it.
 """

@@ -1,4 +1,4 @@
-"""docs/cli.md: every command and option is there, and the examples run."""
+"""docs/reference/cli.md: every command and option is there, and the examples run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.python.cli import call, output
 from tests.python.conftest import ROOT, Database
 from tests.python.test_docs import blocks
 
-TEXT = (ROOT / "docs" / "cli.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "cli.md").read_text()
 
 
 def commands(group: Any, path: str = "sqlxmq") -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
 
 
 def test_the_examples_run(empty_database: Database) -> None:
-    lines = [line for block in blocks("docs/cli.md", "bash") for line in block.splitlines()]
+    lines = [line for block in blocks("docs/reference/cli.md", "bash") for line in block.splitlines()]
     assert all(line.startswith("sqlxmq ") for line in lines)
     tried = 0
     for line in lines:

@@ -1,4 +1,4 @@
-"""The examples of docs/observability.md run, and its table of metrics is whole."""
+"""The examples of docs/howto/monitoring.md run, and its table of metrics is whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from sqlxmq.prometheus import JobMetrics, QueueCollector
 from tests.python.conftest import ROOT, Database, until
 
-DOCUMENT = (ROOT / "docs" / "observability.md").read_text()
+DOCUMENT = (ROOT / "docs" / "howto" / "monitoring.md").read_text()
 
 
 def example(name: str) -> str:

@@ -186,7 +186,7 @@ def test_under_anyio(database: Database, tmp_path: Path) -> None:
 
 
 def test_the_examples_of_the_documentation(empty_database: Database, tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "testing.md").read_text()
+    text = (ROOT / "docs" / "guide" / "testing.md").read_text()
     files = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     assert len(files) == text.count("```python") + text.count("```ini")
     code, output = run_pytest(tmp_path, files, environment={"SQLXMQ_DATABASE": empty_database.dsn})

@@ -19,12 +19,26 @@ T = TypeVar("T")
 
 
 class JobBuilder:
-    """A job that is being made ready. Each set_… method returns the builder itself.
+    """A job that is being made ready. Each `set_…` method returns the builder itself.
 
     Use it for jobs of other applications, of which only the name is known; for your own,
     `send_mail.builder()` and `send_mail.prepare(to="…")` give builders.
 
-    Attributes: name, and what the methods set; None where the database's default applies.
+    Attributes:
+        name (str): under which workers know the job.
+        id (UUID | None): the job's own id (None: the database makes one).
+        channel_name (str | None): what was set; here and below, None where the database's default applies.
+        channel_args (str | None): what was set.
+        delay (timedelta | None): what was set.
+        retries (int | None): what was set.
+        retry_backoff (timedelta | None): what was set.
+        ordered (bool | None): what was set.
+        priority (int | None): what was set.
+        commit_interval (timedelta | None): what was set.
+        when_dead (str | None): what was set.
+        raw_json (str | None): the JSON payload as text.
+        raw_bytes (bytes | None): the binary payload.
+        headers (dict[str, str]): what travels beside the payload.
     """
 
     def __init__(self, name: str, id: UUID | None = None) -> None:
@@ -49,60 +63,62 @@ class JobBuilder:
         self.headers: dict[str, str] = {}
 
     def set_channel_name(self, channel_name: str) -> JobBuilder:
-        """The channel's name, which workers subscribe to."""
+        """Sets channel_name, the channel's name, which workers subscribe to."""
         self.channel_name = channel_name
         return self
 
     def set_channel_args(self, channel_args: str) -> JobBuilder:
-        """The channel's arguments: with the name, the unit of order and of fairness."""
+        """Sets channel_args, the channel's arguments: with the name, the unit of order and of fairness."""
         self.channel_args = channel_args
         return self
 
     def set_delay(self, delay: Duration) -> JobBuilder:
-        """How long the job waits before it is due, a timedelta or seconds."""
+        """Sets delay, how long the job waits before it is due, a timedelta or seconds."""
         self.delay = length_of(delay, "delay")
         return self
 
     def set_retries(self, retries: int) -> JobBuilder:
-        """Attempts after the first."""
+        """Sets retries, the number of attempts after the first."""
         self.retries = retries
         return self
 
     def set_retry_backoff(self, retry_backoff: Duration) -> JobBuilder:
-        """Least lease of the first attempt, and wait after its failure, a timedelta or seconds; doubling with each."""
+        """Sets retry_backoff, least lease of the first attempt and wait after its failure, a timedelta or seconds;
+        doubling with each."""
         self.retry_backoff = length_of(retry_backoff, "retry_backoff")
         return self
 
     def set_ordered(self, ordered: bool) -> JobBuilder:
-        """Whether the job runs in strict order with the other ordered jobs of its channel."""
+        """Sets ordered, whether the job runs in strict order with the other ordered jobs of its channel."""
         self.ordered = ordered
         return self
 
     def set_priority(self, priority: int) -> JobBuilder:
-        """Smaller first, within the channel (-32768 to 32767)."""
+        """Sets priority, smaller first, within the channel (-32768 to 32767)."""
         self.priority = priority
         return self
 
     def set_commit_interval(self, commit_interval: Duration | None) -> JobBuilder:
-        """For how long the job is only reserved, until commit() makes it real, a timedelta or seconds; None: it is
-        real at once."""
+        """Sets commit_interval, for how long the job is only reserved, until commit() makes it real, a timedelta or
+        seconds; None: it is real at once."""
         self.commit_interval = length_if_given(commit_interval, "commit_interval")
         return self
 
     def set_when_dead(self, when_dead: str) -> JobBuilder:
-        """ "hold" or "pass": what an ordered job does to those behind it once it is dead."""
+        """Sets when_dead, "hold" or "pass": what an ordered job does to those behind it once it is dead."""
         self.when_dead = when_dead
         return self
 
     def set_raw_json(self, raw_json: str) -> JobBuilder:
-        """The JSON payload, as text that the database will check."""
+        """Sets raw_json, the JSON payload as text, which the database will check (SQLSTATE 22P02)."""
         self.raw_json = raw_json
         return self
 
     def set_json(self, value: Any) -> JobBuilder:
-        """The JSON payload, from any value that @job could take as an argument.
+        """Sets the JSON payload, from any value that @job could take as an argument.
 
-        Raises EncodingError if it cannot be written as JSON.
+        Raises:
+            EncodingError: the value cannot be written as JSON.
         """
         try:
             self.raw_json = to_json(value)
@@ -113,12 +129,12 @@ class JobBuilder:
         return self
 
     def set_raw_bytes(self, raw_bytes: bytes) -> JobBuilder:
-        """The binary payload, beside the JSON or without it."""
+        """Sets raw_bytes, the binary payload, beside the JSON or without it."""
         self.raw_bytes = raw_bytes
         return self
 
     def set_headers(self, headers: Mapping[str, str]) -> JobBuilder:
-        """What travels beside the payload; workers find it as current_job.headers."""
+        """Sets headers, what travels beside the payload; workers find it as current_job.headers."""
         self.headers = dict(headers)
         return self
 
@@ -134,7 +150,15 @@ class JobBuilder:
     @overload
     def spawn(self, sender: SyncSender, /) -> UUID: ...
     def spawn(self, sender: AsyncSender | SyncSender, /) -> Coroutine[Any, Any, UUID] | UUID:
-        """Sends the job, and returns its id; see Job.spawn."""
+        """Sends the job, and returns its id.
+
+        Args:
+            sender: what to send through, and in whose transaction: see Job.spawn.
+
+        Raises:
+            TypeError: nothing can be sent through the sender.
+            Exception: the database refused; the driver's own.
+        """
         return _send(sender, [self], _first_of, is_batch=False)
 
 
@@ -193,7 +217,9 @@ def spawn_many(
     Returns:
         The ids, in the order of the jobs. With something asynchronous, await the result.
 
-    Raises: as Job.spawn.
+    Raises:
+        TypeError: jobs holds something else, or nothing can be sent through the sender.
+        Exception: as Job.spawn; the database's refusal says which of the jobs it is about, counted from 1.
     """
     builders = list(jobs)
     for builder in builders:

@@ -24,8 +24,8 @@ def from_context(name: str | None = None) -> Any:
     not sent: `async def send_mail(to: str, *, mailer: Mailer = from_context()) -> None`.
 
     Args:
-        name: the name that set_context was given. None: the value is found by the parameter's type,
-            then by the parameter's name.
+        name: the name that set_context was given. None: the value is found by the parameter's type (the same, else
+            the first that is an instance of it), then by the parameter's name.
     """
     return FromContext(name)
 

@@ -21,11 +21,21 @@ FindContext = Callable[[type[Any]], Any]
 
 
 class Delivery:
-    """One delivery of a job.
+    """One delivery of a job: what CurrentJob, SyncCurrentJob and BatchItem have in common. A type for hints, of
+    observers for example.
 
-    Attributes: id; name; attempt, the number of this delivery, which is the fence; attempts_allowed,
-    how many there can be; channel_name, channel_args; raw_json and raw_bytes, the payload as it was
-    sent (None: that part was not).
+    Attributes:
+        id (UUID): the job's id, the same over all attempts.
+        name (str): the job's name.
+        attempt (int): the number of this delivery, from 1: the fence.
+        attempts_allowed (int): how many there can be.
+        channel_name (str): the channel's name.
+        channel_args (str): the channel's arguments.
+        raw_json (str | None): the JSON payload as it was sent (None: there is none).
+        raw_bytes (bytes | None): the binary payload (None: there is none).
+        stop_reason (str | None): why the job is to stop: "lease lost", "cancelled", "time limit" or "worker ends"
+            (None: it is not to).
+        is_settled (bool): whether the function has completed the job itself.
     """
 
     __slots__ = (
@@ -77,7 +87,8 @@ class Delivery:
         return f"<{type(self).__name__} {self.name} {self.id} attempt {self.attempt}>"
 
     def log_fields(self) -> dict[str, Any]:
-        """What log records about this delivery carry as extra fields, so that all of them can be found by it."""
+        """What log records about this delivery carry as extra fields, so that all of them can be found by it; for the
+        extra of log records of your own, too."""
         return {
             "job_id": str(self.id),
             "job_name": self.name,
@@ -93,7 +104,7 @@ class Delivery:
 
     @property
     def attempts_left(self) -> int:
-        """How many attempts there are after this one. (Its number says less: giving a job back raises the number,
+        """How many attempts there are after this one. (Its number says less, since giving a job back raises the number,
         too, and does not count.)"""
         return self.attempts_allowed - self.attempt
 
@@ -102,16 +113,27 @@ class Delivery:
         return None if self.raw_json is None else json.loads(self.raw_json)
 
     def context(self, kind: type[C]) -> C:
-        """What the registry was given with set_context, by its type. Raises LookupError if nothing was."""
+        """What the registry was given with set_context, by its type.
+
+        Args:
+            kind: the type.
+
+        Raises:
+            MissingContextError: nothing of this type was given.
+        """
         return cast(C, self._find_context(kind))
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the job is to stop: functions in threads look here now and then."""
+        """Whether the job is to stop; functions in threads look here now and then."""
         return self.stop_reason is not None
 
     def raise_if_stopped(self) -> None:
-        """Raises JobStopped, naming the reason, if the job is to stop."""
+        """Looks whether the job is to stop.
+
+        Raises:
+            JobStopped: it is; the message names the reason.
+        """
         if self.stop_reason is not None:
             raise JobStopped(f"job {self.id} is to stop: {self.stop_reason}")
 
@@ -142,7 +164,20 @@ class BatchItem(Delivery, Generic[T]):
     """One job of a batch. Without a word, it is completed when the function returns, and failed when the
     function raises.
 
-    Attributes: those of CurrentJob; payload, decoded; outcome, what was said of this item.
+    Attributes:
+        payload (T): the payload, decoded.
+        outcome (Outcome | BaseException | None): what was said of this item (None: nothing).
+        id (UUID): the job's id, the same over all attempts.
+        name (str): the job's name.
+        attempt (int): the number of this delivery, from 1: the fence.
+        attempts_allowed (int): how many there can be.
+        channel_name (str): the channel's name.
+        channel_args (str): the channel's arguments.
+        raw_json (str | None): the JSON payload as it was sent (None: there is none).
+        raw_bytes (bytes | None): the binary payload (None: there is none).
+        stop_reason (str | None): why the job is to stop: "lease lost", "cancelled", "time limit" or "worker ends"
+            (None: it is not to).
+        is_settled (bool): whether the function has completed the job itself.
     """
 
     __slots__ = ("outcome", "payload")
@@ -151,23 +186,25 @@ class BatchItem(Delivery, Generic[T]):
     outcome: Outcome | BaseException | None
 
     def fail(self, error: BaseException | str = "") -> None:
-        """The attempt failed with this error: the job is retried after its backoff, while attempts are left."""
+        """The attempt failed with this error, an exception or a text: the job is retried after its backoff, while
+        attempts are left."""
         self.outcome = Retry(error) if isinstance(error, str) else error
 
     def fail_for_good(self, reason: str = "") -> None:
-        """The job is dead, whatever attempts are left."""
+        """The job is dead, whatever attempts are left; the reason is kept as its last error."""
         self.outcome = Fail(reason)
 
     def retry(self, reason: str = "", *, in_: Duration | None = None) -> None:
-        """The attempt failed; in_: how long until the next, a timedelta or seconds (None: the job's backoff)."""
+        """The attempt failed, for this reason; `in_` is how long until the next, a timedelta or seconds (None: the
+        job's backoff)."""
         self.outcome = Retry(reason, in_=in_)
 
     def snooze(self, in_: Duration) -> None:
-        """The job is to run later, and this attempt does not count; in_: a timedelta or seconds."""
+        """The job is to run later, and this attempt does not count; `in_` is a timedelta or seconds."""
         self.outcome = Snooze(in_)
 
     def cancel(self, reason: str = "") -> None:
-        """The job is not wanted any more, and removed."""
+        """The job is not wanted any more, for this reason, and removed."""
         self.outcome = Cancel(reason)
 
 
@@ -175,9 +212,12 @@ class BatchItem(Delivery, Generic[T]):
 class Checkpoint:
     """Progress to be saved with a job: the next attempt, if there is one, starts from it.
 
-    Attributes: duration, keeps the job alive for at least so long from now, a timedelta or seconds;
-    json_payload, replaces the JSON payload (None: leave it); raw_json, the same as text; raw_bytes, replaces
-    the binary payload (None: leave it); extra_retries, attempts to add.
+    Attributes:
+        duration (timedelta | float): keeps the job alive for at least so long from now, a timedelta or seconds.
+        json_payload (Any): replaces the JSON payload, which holds the function's arguments (None: leave it).
+        raw_json (str | None): the same as text; json_payload goes before it.
+        raw_bytes (bytes | None): replaces the binary payload (None: leave it).
+        extra_retries (int): attempts to add.
     """
 
     duration: Duration = timedelta(0)

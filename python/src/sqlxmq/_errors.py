@@ -31,7 +31,9 @@ class LeaseLost(SqlxmqError):
     Raised inside of the transaction that wanted to complete or check-point the job: let it pass, so
     that the transaction rolls back, with all that it wrote.
 
-    Attributes: id, the job's; attempt, the number that was not current.
+    Attributes:
+        id (UUID): the job's.
+        attempt (int): the number that was not current.
     """
 
     def __init__(self, id: UUID, attempt: int) -> None:
@@ -41,9 +43,10 @@ class LeaseLost(SqlxmqError):
 
 
 class UnknownJobError(SqlxmqError):
-    """A job was received whose name is not in the registry.
+    """A job was received whose name is not in the registry. The attempt fails with it.
 
-    Attributes: name, the job's.
+    Attributes:
+        name (str): the job's.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,19 +55,22 @@ class UnknownJobError(SqlxmqError):
 
 
 class EncodingError(SqlxmqError, TypeError):
-    """An argument of a job cannot be sent; nothing was sent."""
+    """An argument of a job cannot be written as JSON, or is not of its parameter's type; nothing was sent."""
 
 
 class DecodingError(SqlxmqError, ValueError):
-    """A job's payload does not fit the function's arguments; the attempt fails with this error."""
+    """A job's payload does not fit the function's parameters; the attempt fails with this error, before the function
+    is called."""
 
 
 class MissingContextError(SqlxmqError, LookupError):
-    """A job asks for context that the registry was not given; raised when the runner starts."""
+    """A job asks for context that the registry was not given; raised when the runner starts, and by
+    current_job.context(…)."""
 
 
 class QueueNotFoundError(SqlxmqError):
-    """The database has no queue that this package can work with; raised when the runner starts."""
+    """The database has no queue that this package can work with: none on the search_path, one of an older version, or
+    one that the role may not use. Raised when the runner starts."""
 
 
 class TimeLimitExceeded(SqlxmqError):

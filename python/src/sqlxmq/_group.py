@@ -29,10 +29,16 @@ LONGEST_SLEEP_UNHEARD = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelGroup:
-    """Channels that a runner works off with a concurrency of their own.
+    """Channels that a runner works off with a concurrency of their own, and a connection of their own for polls.
 
-    Attributes: channel_names (None: all channels); min_concurrency, max_concurrency: with fewer jobs
-    running than the minimum, the runner claims more, up to the maximum.
+    Attributes:
+        channel_names (Sequence[str] | None): whose jobs to run (None: all).
+        min_concurrency (int): with fewer jobs running than this, the runner claims more, up to the maximum.
+        max_concurrency (int): how many jobs run at most, 10000 at most.
+
+    Raises:
+        ValueError: it is not 1 <= min_concurrency <= max_concurrency <= 10000.
+        TypeError: channel_names is a text instead of a list of texts.
     """
 
     channel_names: Sequence[str] | None = None

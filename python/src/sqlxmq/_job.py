@@ -30,12 +30,7 @@ Proto = JobOptions | Callable[[JobBuilder], JobBuilder]
 
 
 class AnyJob:
-    """What the two kinds of jobs have in common.
-
-    Attributes: name, under which workers know it; function; is_async, whether it runs in the event loop,
-    not in a thread; lease, for how long the database holds it for a worker it does not hear of (None: the
-    runner's); time_limit (None: none); context_parameters, those that the registry's context fills.
-    """
+    """What the two kinds of jobs have in common: Job and BatchJob."""
 
     def __init__(
         self,
@@ -193,10 +188,20 @@ def _check_first(job_name: str, first: inspect.Parameter) -> None:
 
 
 class Job(AnyJob, Generic[C, P, R_co]):
-    """A function that can be sent as a job, and still be called as the function that it is.
+    """What @job makes of a function: it can be sent as a job, and still be called as the function that it is.
 
     Its type says what it is called with, what it is sent with (the same without CurrentJob), and what it
     returns.
+
+    Attributes:
+        name (str): under which workers know it.
+        function (Callable): what was decorated.
+        is_async (bool): whether it runs in the event loop, not in a thread.
+        takes_current_job (bool): whether its first parameter is a CurrentJob or SyncCurrentJob.
+        context_parameters (list[inspect.Parameter]): those that the registry's context fills.
+        lease (timedelta | None): for how long the database holds it for a worker that it does not hear of (None: the
+            runner's).
+        time_limit (timedelta | None): how long the function may take (None: as long as it likes).
     """
 
     def __init__(self, function: Callable[..., Any], **settings: Any) -> None:
@@ -220,7 +225,10 @@ class Job(AnyJob, Generic[C, P, R_co]):
         return cast(R_co, self.function(*args, **kwargs))
 
     def prepare(self, /, *args: P.args, **kwargs: P.kwargs) -> JobBuilder:
-        """The job as a builder, with the function's own arguments as its payload; see spawn_many.
+        """The job as a builder, with the function's own arguments as its payload, to be sent later; see spawn_many.
+
+        Args:
+            args, kwargs: as in spawn.
 
         Raises:
             TypeError: the arguments are not the function's.
@@ -241,6 +249,10 @@ class Job(AnyJob, Generic[C, P, R_co]):
         transaction that is open there; on a pool or an engine it is a transaction of its own. With
         something asynchronous, await the result.
 
+        Args:
+            sender: what to send through.
+            args, kwargs: the function's arguments, without its CurrentJob and what comes from the context.
+
         Raises:
             TypeError: the arguments are not the function's, or nothing can be sent through the sender.
             EncodingError: an argument cannot be written as JSON, or is not of its parameter's type.
@@ -249,15 +261,33 @@ class Job(AnyJob, Generic[C, P, R_co]):
         return self.prepare(*args, **kwargs).spawn(sender)
 
     def arguments(self, raw_json: str | None) -> dict[str, Any]:
-        """The function's arguments out of a payload. Raises DecodingError."""
+        """The function's arguments out of a payload; what is missing there is left to the function's defaults.
+
+        Args:
+            raw_json: the payload, a JSON text.
+
+        Raises:
+            DecodingError: it does not fit the function's parameters.
+        """
         return self._payload.decode(raw_json)
 
 
 class BatchJob(AnyJob, Generic[T, R_co]):
-    """A function that is sent as single jobs, each with one value for its payload, and run for many of
-    them at a time.
+    """What @job(batch=…) makes of a function: it is sent as single jobs, each with one value for its payload, and
+    run for many of them at a time.
 
-    Attributes: those of other jobs; batch, for how many at most.
+    The first parameter of the function is a Batch[T] or, in a plain function, a SyncBatch[T]; others must have the
+    default from_context(). T is what one payload is read as; without it, whatever JSON gives.
+
+    Attributes:
+        name (str): under which workers know it.
+        batch (int): for how many jobs the function is called at most.
+        function (Callable): what was decorated.
+        is_async (bool): whether it runs in the event loop, not in a thread.
+        context_parameters (list[inspect.Parameter]): those that the registry's context fills.
+        lease (timedelta | None): for how long the database holds it for a worker that it does not hear of (None: the
+            runner's).
+        time_limit (timedelta | None): how long the function may take (None: as long as it likes).
     """
 
     def __init__(self, function: Callable[..., Any], *, batch: int, **settings: Any) -> None:
@@ -284,9 +314,13 @@ class BatchJob(AnyJob, Generic[T, R_co]):
         return cast(R_co, self.function(batch, **context))
 
     def prepare(self, /, payload: T) -> JobBuilder:
-        """One job as a builder; see spawn_many.
+        """One job as a builder, to be sent later; see spawn_many.
 
-        Raises EncodingError if the payload cannot be written as JSON, or is not of the batch's type.
+        Args:
+            payload: of the batch's type.
+
+        Raises:
+            EncodingError: the payload cannot be written as JSON, or is not of the batch's type.
         """
         return self.builder().set_raw_json(self._payload.encode(payload))
 
@@ -295,11 +329,27 @@ class BatchJob(AnyJob, Generic[T, R_co]):
     @overload
     def spawn(self, sender: SyncSender, /, payload: T) -> UUID: ...
     def spawn(self, sender: AsyncSender | SyncSender, /, payload: T) -> Coroutine[Any, Any, UUID] | UUID:
-        """Sends one job and returns its id; see Job.spawn."""
+        """Sends one job and returns its id.
+
+        Args:
+            sender: what to send through, and in whose transaction: see Job.spawn.
+            payload: of the batch's type.
+
+        Raises:
+            EncodingError: the payload cannot be written as JSON, or is not of the batch's type.
+            Exception: as Job.spawn.
+        """
         return self.prepare(payload).spawn(sender)
 
     def decode(self, raw_json: str | None) -> T:
-        """An item's payload. Raises DecodingError."""
+        """An item's payload.
+
+        Args:
+            raw_json: the payload, a JSON text.
+
+        Raises:
+            DecodingError: it is not of the batch's type.
+        """
         return self._payload.decode(raw_json)
 
 

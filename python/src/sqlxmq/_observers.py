@@ -10,7 +10,11 @@ class Observer:
     the event loop, and must not block."""
 
     def started(self, delivery: Delivery) -> None:
-        """A job's function is about to be called."""
+        """A job's function is about to be called.
+
+        Args:
+            delivery: the job.
+        """
 
     def ended(self, delivery: Delivery, outcome: str, seconds: float) -> None:
         """A job's function has ended.

@@ -33,16 +33,21 @@ def length_if_given(duration: Duration | None, what: str = "the duration") -> ti
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
     """How a job is sent: the arguments of mq_enqueue. What is None is left to the next in line: the call,
-    then the decorator, then its proto, and in the end the database's defaults. Durations are timedeltas or
-    seconds.
+    then the decorator, then its proto, and in the end the database's defaults. Durations are given as timedeltas or
+    seconds, and kept as timedeltas. It cannot be changed.
 
-    Attributes: channel_name, channel_args, the channel, unit of fairness and of order; delay, how long
-    the job waits before it is due; retries, attempts after the first; retry_backoff, least lease of
-    the first attempt and wait after its failure, doubling with each; ordered, whether it runs in strict
-    order with the other ordered jobs of its channel; priority, smaller first, within the channel (-32768
-    to 32767); commit_interval, for how long the job is only reserved, until commit() makes it real;
-    when_dead, "hold" or "pass", what an ordered job does to those behind it once it is dead; id, the
-    job's id, to send it once only.
+    Attributes:
+        channel_name (str | None): the channel's name, which workers subscribe to.
+        channel_args (str | None): the channel's arguments: with the name, the unit of fairness and of order.
+        delay (timedelta | None): how long the job waits before it is due.
+        retries (int | None): attempts after the first.
+        retry_backoff (timedelta | None): least lease of the first attempt and wait after its failure, doubling with
+            each; elsewhere this is backoff_secs, in seconds.
+        ordered (bool | None): whether it runs in strict order with the other ordered jobs of its channel.
+        priority (int | None): smaller first, within the channel (-32768 to 32767).
+        commit_interval (timedelta | None): for how long the job is only reserved, until commit() makes it real.
+        when_dead (str | None): "hold" or "pass", what an ordered job does to those behind it once it is dead.
+        id (UUID | None): the job's own id, to send it once only.
     """
 
     channel_name: str | None = None
@@ -61,7 +66,7 @@ class JobOptions:
             object.__setattr__(self, name, length_if_given(getattr(self, name), name))
 
     def over(self, other: JobOptions) -> Self:
-        """These options, and the other's where these are silent."""
+        """These options, and where they are silent those of other."""
         return replace(
             self,
             **{field.name: getattr(other, field.name) for field in fields(self) if getattr(self, field.name) is None},

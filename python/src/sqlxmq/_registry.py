@@ -27,11 +27,18 @@ ErrorHandler = Callable[[str, BaseException], None]
 class JobRegistry:
     """The jobs that a worker knows, by name, and the context that it gives them.
 
-    Attributes: observers, those of add_observer.
+    Attributes:
+        observers (list[Observer]): those of add_observer.
     """
 
     def __init__(self, jobs: Iterable[AnyJob | ModuleType] = ()) -> None:
-        """jobs: jobs, and modules whose jobs are meant. Raises ValueError if two jobs have the same name."""
+        """
+        Args:
+            jobs: jobs, and modules whose jobs are meant.
+
+        Raises:
+            ValueError: two jobs have the same name.
+        """
         self._jobs: dict[str, AnyJob] = {}
         self._context = Context()
         self._error_handler: ErrorHandler | None = None
@@ -40,7 +47,10 @@ class JobRegistry:
             self.add(job)
 
     def add(self, job: AnyJob | ModuleType) -> JobRegistry:
-        """Adds a job, or all jobs that a module has.
+        """Adds a job, or all jobs that a module has; returns the registry.
+
+        Args:
+            job: the job, or the module.
 
         Raises:
             ValueError: another job has the same name.
@@ -65,7 +75,8 @@ class JobRegistry:
 
     def set_context(self, value: Any, *, name: str | None = None) -> JobRegistry:
         """Makes a value available to jobs: for parameters with the default from_context(), and as
-        current_job.context(type of the value).
+        current_job.context(type of the value). One of the same type or name is replaced. To be called before the
+        runner starts; returns the registry.
 
         Args:
             value: any object.
@@ -75,24 +86,38 @@ class JobRegistry:
         return self
 
     def set_error_handler(self, handler: ErrorHandler) -> JobRegistry:
-        """Has a function called, with the job's name and the exception, whenever a job fails. Without one,
-        failures are logged."""
+        """Has a function called whenever a job fails; returns the registry. Without one, failures are logged.
+
+        Args:
+            handler: takes the job's name and the exception; called in the event loop.
+        """
         self._error_handler = handler
         return self
 
     def add_observer(self, observer: Observer) -> JobRegistry:
-        """Has an observer told of the jobs that run."""
+        """Has an observer told of the jobs that run; returns the registry."""
         self.observers.append(observer)
         return self
 
     def context(self, kind: type[Any]) -> Any:
-        """What set_context was given of this type. Raises LookupError if nothing was."""
+        """What set_context was given of this type.
+
+        Args:
+            kind: the type; a value of exactly this type goes before an instance of it.
+
+        Raises:
+            LookupError: nothing was given.
+        """
         return self._context.by_type(kind)
 
     def arguments_from_context(self, job: AnyJob) -> dict[str, Any]:
         """What a job's parameters with the default from_context() get.
 
-        Raises MissingContextError, naming the job and the parameter, if something was not set.
+        Args:
+            job: the job.
+
+        Raises:
+            MissingContextError: something was not set; the message names the job and the parameter.
         """
         try:
             return self._context.for_parameters(job.context_parameters)
@@ -100,7 +125,11 @@ class JobRegistry:
             raise MissingContextError(f"job {job.name}: {error}") from None
 
     def check_context(self) -> None:
-        """Raises MissingContextError if a job's parameter with the default from_context() would get nothing."""
+        """Looks whether each job's parameters with the default from_context() would get something.
+
+        Raises:
+            MissingContextError: one would not; the message names the job and the parameter.
+        """
         for job in self._jobs.values():
             self.arguments_from_context(job)
 
@@ -124,14 +153,27 @@ class JobRegistry:
         return self._jobs.get(name)
 
     def resolve(self, name: str) -> AnyJob:
-        """The job of that name. Raises UnknownJobError if there is none."""
+        """The job of that name.
+
+        Args:
+            name: the job's name.
+
+        Raises:
+            UnknownJobError: there is none.
+        """
         job = self._jobs.get(name)
         if job is None:
             raise UnknownJobError(name)
         return job
 
     def report(self, name: str, error: BaseException, delivery: Delivery | None = None) -> None:
-        """Tells the error handler; an error of its own is logged, and goes no further."""
+        """Tells the error handler; an error of its own is logged, and goes no further. Without a handler, logs.
+
+        Args:
+            name: the job's name.
+            error: why the job failed.
+            delivery: of which job, for the fields of the log record.
+        """
         extra = {"job_name": name} if delivery is None else delivery.log_fields()
         if self._error_handler is None:
             logger.error("job %s failed: %s", name, error, exc_info=error, extra=extra)

@@ -18,12 +18,28 @@ from sqlxmq._statements import Statement
 class SpawnedJob:
     """A job that is in the queue.
 
-    Attributes: id; name; state, "ready", "scheduled", "running", "blocked" or "dead"; arguments, by name:
-    those that its function will be called with, defaults included, or, where the job was not given, what
-    the JSON payload has; payload, the value of a batch job, else the JSON payload, decoded; raw_json,
-    raw_bytes, the payload as it was sent (None: that part was not); channel_name, channel_args; priority;
-    ordered; when_dead; headers; attempts_made, attempts_left; retry_backoff; created_at; due_at;
-    reserved_until (None: it is no reservation); last_error (None: no attempt has failed).
+    Attributes:
+        id (UUID): the job's id.
+        name (str): the job's name.
+        state (str): "ready", "scheduled", "running", "blocked" or "dead".
+        arguments (Mapping[str, Any]): by name, those that its function will be called with, defaults included, or,
+            where the job was not given, what the JSON payload has.
+        payload (Any): the value of a batch job, else the JSON payload, decoded.
+        raw_json (str | None): the JSON payload as it was sent (None: there is none).
+        raw_bytes (bytes | None): the binary payload (None: there is none).
+        channel_name (str): the channel's name.
+        channel_args (str): the channel's arguments.
+        priority (int): smaller first, within the channel.
+        ordered (bool): whether it runs in strict order with the others of its channel.
+        when_dead (str): "hold" or "pass".
+        headers (Mapping[str, str]): what travels beside the payload.
+        attempts_made (int): how many attempts there were.
+        attempts_left (int): how many there can still be.
+        retry_backoff (timedelta): how long it will wait after the next failure.
+        created_at (datetime): when it was sent.
+        due_at (datetime): from when on it can run.
+        reserved_until (datetime | None): until when it is reserved (None: it is no reservation).
+        last_error (str | None): why the last attempt failed (None: none has).
     """
 
     id: UUID
@@ -57,9 +73,14 @@ class SpawnedJob:
 class RanJob:
     """A job that a test has run.
 
-    Attributes: id; name; attempt; outcome, as observers are told it: "completed", "failed", "retried",
-    "snoozed", "cancelled" or "lost" (the lease was, so nothing was reported); error, why it failed, if it
-    did; result, what the function returned.
+    Attributes:
+        id (UUID): the job's id.
+        name (str): the job's name.
+        attempt (int): the number of this delivery.
+        outcome (str): as observers are told it: "completed", "failed", "retried", "snoozed", "cancelled" or "lost"
+            (the lease was, so nothing was reported).
+        error (BaseException | None): why it failed (None: it did not).
+        result (Any): what the function returned.
     """
 
     id: UUID

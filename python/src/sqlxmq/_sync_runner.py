@@ -25,7 +25,10 @@ class SyncJobRunner:
     """
 
     def __init__(self, make: Callable[[], JobRunner]) -> None:
-        """make: makes the runner, in its event loop."""
+        """
+        Args:
+            make: makes the runner, in its event loop; JobRegistry.sync_runner does this.
+        """
         self._make = make
         self._runner: JobRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,6 +59,7 @@ class SyncJobRunner:
         Raises:
             ValueError, TypeError: an argument of sync_runner was wrong.
             MissingContextError: a job asks for context that the registry was not given.
+            QueueNotFoundError: there is no queue in the database, or one of an older version.
             RuntimeError: it has been started before.
         """
         if self._thread is not None:

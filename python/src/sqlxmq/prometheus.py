@@ -57,8 +57,10 @@ class _OfJob:
 class JobMetrics(Observer):
     """Counts the jobs that runners run; JobRegistry.add_observer takes it.
 
-    Attributes: jobs, duration, running: the metrics sqlxmq_jobs_total, sqlxmq_job_duration_seconds and
-    sqlxmq_jobs_running.
+    Attributes:
+        jobs (Counter): the metric sqlxmq_jobs_total.
+        duration (Histogram): the metric sqlxmq_job_duration_seconds.
+        running (Gauge): the metric sqlxmq_jobs_running.
     """
 
     def __init__(self, collector_registry: CollectorRegistry = REGISTRY, *, buckets: Sequence[float] = BUCKETS) -> None:
@@ -67,7 +69,8 @@ class JobMetrics(Observer):
             collector_registry: where the metrics are registered.
             buckets: upper bounds of the durations, in seconds.
 
-        Raises ValueError if metrics of these names are registered there already.
+        Raises:
+            ValueError: metrics of these names are registered there already.
         """
         self.jobs = Counter(
             "sqlxmq_jobs", "Jobs that a worker has run, by how they ended.", ["name", "outcome"],
@@ -252,7 +255,9 @@ def instrument(
 class MetricsServer:
     """The HTTP endpoint of metrics, in a thread of its own; as a context manager, it is closed on leaving.
 
-    Attributes: address; port.
+    Attributes:
+        address (str): of the interface it listens at.
+        port (int): where it listens.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Helpers for the tests of applications that send and run jobs.
 
 Everything happens in the database, in the transaction that the test has open, and is rolled back with it.
-The plugin for pytest, which comes with the package, offers the same as fixtures; see docs/testing.md.
+The plugin for pytest, which comes with the package, offers the same as fixtures; see docs/guide/testing.md.
 """
 
 from __future__ import annotations
@@ -133,8 +133,9 @@ def drain(
     Returns:
         The jobs that ran, in that order.
 
-    Raises: as run_one, and
+    Raises:
         AssertionError: after so many jobs there was still one due.
+        Exception: as run_one.
     """
     if _driver_connection.is_async(connection):
         return _async_testing.drain(
@@ -167,7 +168,8 @@ def spawned(
         connection: whatever Job.spawn takes.
         job: whose; the arguments are then decoded by its types. A text: the job's name. None: all jobs.
 
-    Raises DecodingError if a payload does not fit the job.
+    Raises:
+        DecodingError: a payload does not fit the job.
     """
     return execute(connection, in_queue(job))
 
@@ -215,7 +217,12 @@ def assert_not_spawned(connection: SyncSender, job: AnyJob | str, /, *args: Any,
 def assert_not_spawned(
     connection: AsyncSender | SyncSender, job: AnyJob | str, /, *args: Any, **arguments: Any
 ) -> Awaitable[None] | None:
-    """Fails if such a job is in the queue; see assert_spawned. With something asynchronous, await it.
+    """Fails if such a job is in the queue. With something asynchronous, await it: else nothing is checked.
+
+    Args:
+        connection: whatever Job.spawn takes.
+        job: the job, or its name.
+        args, arguments: as in assert_spawned.
 
     Raises:
         AssertionError: there is one; the message lists what is there.

@@ -21,11 +21,21 @@ T = TypeVar("T")
 
 
 class CurrentJob(Delivery):
-    """The job that a function is running for: one delivery of it.
+    """The job that a function is running for: one delivery of it, and the function's first parameter, if that is
+    annotated so.
 
-    Attributes: id; name; attempt, the number of this delivery, which is the fence; attempts_allowed,
-    how many there can be; channel_name, channel_args; raw_json and raw_bytes, the payload as it was
-    sent (None: that part was not).
+    Attributes:
+        id (UUID): the job's id, the same over all attempts.
+        name (str): the job's name.
+        attempt (int): the number of this delivery, from 1: the fence.
+        attempts_allowed (int): how many there can be.
+        channel_name (str): the channel's name.
+        channel_args (str): the channel's arguments.
+        raw_json (str | None): the JSON payload as it was sent (None: there is none).
+        raw_bytes (bytes | None): the binary payload (None: there is none).
+        stop_reason (str | None): why the job is to stop: "lease lost", "cancelled", "time limit" or "worker ends"
+            (None: it is not to).
+        is_settled (bool): whether the function has completed the job itself.
     """
 
     __slots__ = ("_find_pool",)
@@ -38,7 +48,7 @@ class CurrentJob(Delivery):
         return self._find_pool()
 
     async def complete(self, connection: AsyncSender | None = None) -> None:
-        """Completes the job; the runner will not do it again.
+        """Completes the job; the runner will not do it again. With a connection, commit afterwards, or raise.
 
         Args:
             connection: where it is to be part of the open transaction, so that the job is done if, and
@@ -116,8 +126,10 @@ class CurrentJob(Delivery):
         )
 
     async def keep_alive(self, duration: Duration) -> None:
-        """Pushes the lease to at least now plus duration, a timedelta or seconds. The runner does so by itself,
-        too.
+        """Pushes the lease to at least now plus duration. The runner does so by itself, too.
+
+        Args:
+            duration: a timedelta or seconds.
 
         Raises:
             LeaseLost: somebody else may have the job.
@@ -133,7 +145,7 @@ class CurrentJob(Delivery):
 
 
 class Batch(list[BatchItem[T]]):
-    """The jobs that a function with @job(batch=…) is running for."""
+    """The jobs that a function with @job(batch=…) is running for: a list of BatchItem."""
 
     _find_pool: Callable[[], psycopg_pool.AsyncConnectionPool[Any]]
 

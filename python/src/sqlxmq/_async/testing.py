@@ -249,11 +249,15 @@ class _Worker:
 class AsyncQueueInTest:
     """The functions of sqlxmq.testing for one connection.
 
-    Attributes: connection, the test's.
+    Attributes:
+        connection: the test's.
     """
 
     def __init__(self, connection: AsyncTestConnection) -> None:
-        """connection: as in sqlxmq.testing.run_one."""
+        """
+        Args:
+            connection: as in sqlxmq.testing.run_one.
+        """
         self.connection = connection
 
     async def run_one(

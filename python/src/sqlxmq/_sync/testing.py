@@ -250,11 +250,15 @@ class _Worker:
 class QueueInTest:
     """The functions of sqlxmq.testing for one connection.
 
-    Attributes: connection, the test's.
+    Attributes:
+        connection: the test's.
     """
 
     def __init__(self, connection: TestConnection) -> None:
-        """connection: as in sqlxmq.testing.run_one."""
+        """
+        Args:
+            connection: as in sqlxmq.testing.run_one.
+        """
         self.connection = connection
 
     def run_one(
