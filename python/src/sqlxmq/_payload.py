@@ -206,9 +206,9 @@ class ArgumentsPayload:
         try:
             text = to_json(arguments)
         except (TypeError, ValueError, msgspec.MsgspecError) as error:
-            name, value, error = self._unwritable(arguments, error)
+            name, value, reason = self._unwritable(arguments, error)
             raise EncodingError(
-                f"job {self._job_name}: argument {name} is {shown(value)}, which JSON cannot hold: {error}"
+                f"job {self._job_name}: argument {name} is {shown(value)}, which JSON cannot hold: {reason}"
             ) from None
         try:
             _check_type(arguments, self._kind)
