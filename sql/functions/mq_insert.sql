@@ -48,6 +48,7 @@ BEGIN
     ELSIF cardinality(new_messages) = 0 THEN
         RETURN;
     END IF;
+    -- Most jobs come by themselves.
     IF array_dims(new_messages) = '[1:1]' AND headers IS NULL THEN
         one := new_messages[1];
         IF NOT one.ordered
