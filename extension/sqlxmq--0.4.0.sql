@@ -1020,9 +1020,9 @@ COMMENT ON FUNCTION mq_advance_channel IS 'Internal. Gives the turn to the job b
 
 -- sql/internal/mq_leave_channel.sql
 -- Internal. However ordered jobs leave the queue (completed, deleted, cancelled, cleared, expired, or
--- their rows deleted by hand), their channels go on. It fires for the ordered ones alone, since most jobs are
--- not, and does its work at the first of them, for all that the statement deleted: a batch gives all its
--- turns away, and notifies, at once. It fires on DELETE only, so a restore does not meet it.
+-- their rows deleted by hand), their channels go on. It fires once a statement, for all jobs that the
+-- statement deleted: a batch gives all its turns away, and notifies, at once. A statement that deletes
+-- none but unordered jobs pays for one look. It fires on DELETE only, so a restore does not meet it.
 -- Locks:   the next jobs' tickets and rows, without waiting.
 CREATE FUNCTION mq_leave_channel() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -1039,7 +1039,7 @@ DECLARE
     are_all       boolean;
     finished      mq_msgs;
 BEGIN
-    IF OLD.id <> (SELECT gone.id FROM gone WHERE gone.ordered LIMIT 1) THEN
+    IF NOT EXISTS (SELECT FROM gone WHERE gone.ordered) THEN
         RETURN NULL;
     END IF;
 
@@ -1113,7 +1113,7 @@ COMMENT ON FUNCTION mq_leave_channel IS 'Internal. Trigger function: ordered job
 
 CREATE TRIGGER mq_leave_channel AFTER DELETE ON mq_msgs
 REFERENCING OLD TABLE AS gone
-FOR EACH ROW WHEN (OLD.ordered)
+FOR EACH STATEMENT
 EXECUTE FUNCTION mq_leave_channel();
 COMMENT ON TRIGGER mq_leave_channel ON mq_msgs IS 'Jobs have left the queue: behind the ordered ones, the next get their turn.';
 
