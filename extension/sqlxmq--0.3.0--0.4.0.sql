@@ -449,9 +449,9 @@ COMMENT ON FUNCTION mq_advance_channel IS 'Internal. Gives the turn to the job b
 
 -- sql/internal/mq_leave_channel.sql
 -- Internal. However ordered jobs leave the queue (completed, deleted, cancelled, cleared, expired, or
--- their rows deleted by hand), their channels go on. It fires for the ordered ones alone, since most jobs are
--- not, and does its work at the first of them, for all that the statement deleted: a batch gives all its
--- turns away, and notifies, at once. It fires on DELETE only, so a restore does not meet it.
+-- their rows deleted by hand), their channels go on. It fires once a statement, for all jobs that the
+-- statement deleted: a batch gives all its turns away, and notifies, at once. A statement that deletes
+-- none but unordered jobs pays for one look. It fires on DELETE only, so a restore does not meet it.
 -- Locks:   the next jobs' tickets and rows, without waiting.
 CREATE OR REPLACE FUNCTION mq_leave_channel() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -468,7 +468,7 @@ DECLARE
     are_all       boolean;
     finished      mq_msgs;
 BEGIN
-    IF OLD.id <> (SELECT gone.id FROM gone WHERE gone.ordered LIMIT 1) THEN
+    IF NOT EXISTS (SELECT FROM gone WHERE gone.ordered) THEN
         RETURN NULL;
     END IF;
 
@@ -524,13 +524,16 @@ BEGIN
                     SELECT ticket.ctid FROM mq_blocked AS ticket
                     WHERE ticket.channel = gone.channel AND ticket.position = gone.position OFFSET 0) AS place
                 WHERE gone.ordered))
-            RETURNING mq_blocked.id
+            RETURNING true
         )
         SELECT gone.* FROM gone
         WHERE gone.ordered
           -- It gave the turn away when it died.
           AND NOT (gone.died_at IS NOT NULL AND gone.passes_when_dead)
-          AND gone.id <> ALL (ARRAY(SELECT blocked.id FROM blocked))
+          -- Nor was it waiting: this statement, which first deletes all those tickets, still sees them.
+          AND (SELECT count(*) FROM blocked) >= 0
+          AND (SELECT true FROM mq_blocked AS ticket
+               WHERE ticket.channel = gone.channel AND ticket.position = gone.position) IS NULL
           AND (SELECT true FROM mq_heads AS head WHERE head.channel = gone.channel AND head.id = gone.id)
     LOOP
         PERFORM mq_advance_channel(finished);
@@ -543,7 +546,7 @@ COMMENT ON FUNCTION mq_leave_channel IS 'Internal. Trigger function: ordered job
 DROP TRIGGER mq_leave_channel ON mq_msgs;
 CREATE TRIGGER mq_leave_channel AFTER DELETE ON mq_msgs
 REFERENCING OLD TABLE AS gone
-FOR EACH ROW WHEN (OLD.ordered)
+FOR EACH STATEMENT
 EXECUTE FUNCTION mq_leave_channel();
 COMMENT ON TRIGGER mq_leave_channel ON mq_msgs IS 'Jobs have left the queue: behind the ordered ones, the next get their turn.';
 

@@ -1095,13 +1095,16 @@ BEGIN
                     SELECT ticket.ctid FROM mq_blocked AS ticket
                     WHERE ticket.channel = gone.channel AND ticket.position = gone.position OFFSET 0) AS place
                 WHERE gone.ordered))
-            RETURNING mq_blocked.id
+            RETURNING true
         )
         SELECT gone.* FROM gone
         WHERE gone.ordered
           -- It gave the turn away when it died.
           AND NOT (gone.died_at IS NOT NULL AND gone.passes_when_dead)
-          AND gone.id <> ALL (ARRAY(SELECT blocked.id FROM blocked))
+          -- Nor was it waiting: this statement, which first deletes all those tickets, still sees them.
+          AND (SELECT count(*) FROM blocked) >= 0
+          AND (SELECT true FROM mq_blocked AS ticket
+               WHERE ticket.channel = gone.channel AND ticket.position = gone.position) IS NULL
           AND (SELECT true FROM mq_heads AS head WHERE head.channel = gone.channel AND head.id = gone.id)
     LOOP
         PERFORM mq_advance_channel(finished);
