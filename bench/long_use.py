@@ -1,7 +1,8 @@
 """Long use: many jobs through a queue whose backlog stays small, some of them delayed, some failing once.
 
 Prints, every so many jobs, the rate, the poll's p50 and p99, and how large each of the queue's tables is with its
-indexes; in the end the last figures against those at 20 % of the jobs. Autovacuum is left at its defaults.
+indexes; in the end the last figures against those at 20 % of the jobs. The server's settings of autovacuum are its
+defaults; those that the queue's tables have of their own can be replaced by others, to compare.
 """
 
 from __future__ import annotations
@@ -44,6 +45,21 @@ def sizes(session: Connection) -> dict[str, int]:
     return {str(name): int(size) for name, size in rows}
 
 
+def settle_autovacuum(session: Connection, scale_factor: float | None, cost_delay: float | None) -> None:
+    """Gives the tables that have settings of their own other ones. scale_factor: the share of dead rows from which on
+    a table is vacuumed; cost_delay: the pause, in ms; None: as it is."""
+    given = {"autovacuum_vacuum_scale_factor": scale_factor, "autovacuum_vacuum_cost_delay": cost_delay}
+    options = ", ".join(f"{name} = {value:g}" for name, value in given.items() if value is not None)
+    if not options:
+        return
+    tables = session.execute(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND reloptions::text LIKE '%autovacuum_vacuum%'"
+    ).fetchall()
+    for (table,) in tables:
+        session.execute(f"ALTER TABLE {table} SET ({options})".encode())
+    console.print(f"{len(tables)} tables with {options}")
+
+
 def plot(directory: Path, results: list[dict[str, Any]]) -> None:
     """Draws the poll's cost, and what the queue takes on disk, over the jobs done."""
     from bench.plots import Line, draw
@@ -67,11 +83,14 @@ def main() -> None:
     parser = new_parser(__doc__, plots=True)
     parser.add_argument("--jobs", type=int, help="default: 5,000,000")
     parser.add_argument("--every", type=int, help="jobs after which figures are taken; default: 250,000")
+    parser.add_argument("--scale-factor", type=float, help="autovacuum_vacuum_scale_factor of the queue's tables")
+    parser.add_argument("--cost-delay", type=float, help="autovacuum_vacuum_cost_delay of the queue's tables, in ms")
     options = parser.parse_args()
     jobs: int = options.jobs or (20_000 if options.quick else 5_000_000)
     every: int = options.every or (4_000 if options.quick else 250_000)
     results: list[dict[str, Any]] = []
     with started() as (server, about), new_queue(server, "long_use") as session:
+        settle_autovacuum(session, options.scale_factor, options.cost_delay)
         plan = Plan(
             session.info.dsn, BACKLOG, CHANNELS, BATCH, jobs=jobs, window_jobs=every, delay=1,
             delayed_of_100=DELAYED_OF_100, failing_every=FAILING_EVERY,
