@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -20,6 +22,16 @@ FROM generate_series(1, %(jobs)s) AS n
 
 def fill(session: psycopg.Connection[Any], jobs: int, channels: int, delay: str = "0", names: int = 1) -> None:
     session.execute(FILL, {"jobs": jobs, "channels": channels, "delay": delay, "names": names})
+
+
+@contextmanager
+def pinned(database: Database, jobs: int) -> Iterator[None]:
+    """A snapshot of so many jobs that stays open, so that nothing which dies meanwhile can be cleaned away."""
+    with database.connect() as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM mq_msgs")
+        yield
+        assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (jobs,), "nothing is pinned"
 
 
 def pages(session: psycopg.Connection[Any], statement: str, times: int = 1) -> list[int]:
@@ -124,9 +136,7 @@ def test_a_claim_steps_over_no_more_beside_a_pinned_snapshot(
     database: Database, session: psycopg.Connection[Any]
 ) -> None:
     fill(session, 10, 1)
-    with database.connect() as reader:
-        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        reader.execute("SELECT count(*) FROM mq_msgs")
+    with pinned(database, 10):
         per_job = []
         for _ in range(10):
             before, claimed = steps(session), 0
@@ -138,7 +148,6 @@ def test_a_claim_steps_over_no_more_beside_a_pinned_snapshot(
                 )
                 claimed += len(rows)
             per_job.append((steps(session) - before) / claimed)
-        assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (10,), "nothing is pinned"
     print(f"entries of the index for each claimed job, thousand by thousand: {per_job}")
     assert max(per_job) < 80, f"entries of the index for each claimed job, thousand by thousand: {per_job}"
 
@@ -146,9 +155,7 @@ def test_a_claim_steps_over_no_more_beside_a_pinned_snapshot(
 def test_few_epochs_are_open_beside_a_pinned_snapshot(database: Database, session: psycopg.Connection[Any]) -> None:
     # Each one that is open is looked into whenever a job is completed.
     fill(session, 5_000, 20)
-    with database.connect() as reader:
-        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        reader.execute("SELECT count(*) FROM mq_msgs")
+    with pinned(database, 5_000):
         opened = []
         for _ in range(150):
             fill(session, 100, 20)
@@ -159,7 +166,6 @@ def test_few_epochs_are_open_beside_a_pinned_snapshot(database: Database, sessio
             row = session.execute("SELECT count(*) FROM mq_open_epochs").fetchone()
             assert row is not None
             opened.append(row[0])
-        assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (5_000,), "nothing is pinned"
     print(f"epochs open, poll by poll: {opened}")
     assert 1 < max(opened) <= 6, f"epochs open, poll by poll: {opened}"
 
@@ -174,7 +180,7 @@ def test_an_ordered_channel_costs_no_more_beside_a_pinned_snapshot(
         """
     )
     entries, touched = [], []
-    with database.connect() as reader, database.connect() as worker:
+    with pinned(database, 1_600), database.connect() as worker:
 
         def met() -> int:
             """How many entries of the indexes the worker's transactions have met."""
@@ -188,8 +194,6 @@ def test_an_ordered_channel_costs_no_more_beside_a_pinned_snapshot(
             assert row is not None
             return int(row[0])
 
-        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        reader.execute("SELECT count(*) FROM mq_msgs")
         for _ in range(1_500):
             row = worker.execute("SELECT id, attempt FROM mq_poll(NULL)").fetchone()
             assert row is not None
@@ -198,7 +202,6 @@ def test_an_ordered_channel_costs_no_more_beside_a_pinned_snapshot(
             touched += pages(worker, f"SELECT mq_complete('{row[0]}', {row[1]})")
             entries.append(met() - before)
             worker.execute("COMMIT")
-        assert reader.execute("SELECT count(*) FROM mq_msgs").fetchone() == (1_600,), "nothing is pinned"
     assert max(entries[100:]) < 20, f"entries of indexes for each completed job: {entries[::100]}"
     assert max(touched[-100:]) < 1.5 * min(touched[100:200]), f"pages for each completed job: {touched[::100]}"
 
